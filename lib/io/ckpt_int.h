@@ -51,15 +51,17 @@ struct ckpt {
     struct vocab_source vocab;
     const char *template_text;
     size_t template_size;
-    struct io_file *files;
+    struct io_file *files;     /* this array, the next and the index lie in the arena */
     uint32_t n_file;
     struct io_tensor *tensors;
     size_t n_tensor;
-    uint32_t *index;           /* open-addressing hash of names, built by io_index */
-    size_t index_size;
+    uint32_t *index;           /* open-addressing hash of names, built by io_index: tensor + 1, 0 where free */
+    size_t index_size;         /* a power of two */
+    uint64_t seed;             /* of the hash: a file cannot choose names that collide */
 };
 
 /* ckpt.c */
+uint64_t io_hash(uint64_t seed, const char *name, size_t size);
 int32_t io_index(struct ckpt *c, glm_error *err);                       /* after tensors are filled; a doubled name: GLM_EFORMAT */
 const struct io_tensor *io_find(const struct ckpt *c, const char *name); /* NULL: none */
 /* The bytes of a tensor: maps or reads its file at first use, from one thread (during open). */

@@ -83,12 +83,20 @@ struct chat_sink {
 
 /* The template's own arguments, with "defined" told apart from a value as Jinja does. */
 enum chat_flag { CHAT_UNDEFINED = 0, CHAT_FALSE = 1, CHAT_TRUE = 2 };
-struct chat_options {
+struct chat_options { /* zeroed but for family: the template's defaults */
     enum chat_family family;
     enum chat_flag enable_thinking;  /* None and 0 are CHAT_FALSE */
     enum chat_flag clear_thinking;   /* 4.7 only */
     bool add_generation_prompt;
 };
+/* The template arguments as a JSON object (or NULL), truth as Python has it (null, 0, "", [], {} are false): sets the
+ * three flags, leaves family. Members that the templates do not read are ignored. */
+int32_t chat_options_from_kwargs(const struct json *kwargs, struct chat_options *how, glm_error *err);
+
+/* The spelling of a special token; NULL outside the enum. */
+const char *chat_spelling(enum tok_special which);
+/* The special token whose spelling stands at text; TOK_SPECIAL_COUNT: none. *size: bytes of the spelling. */
+enum tok_special chat_spelled(const char *text, size_t n, size_t *size);
 
 struct chat_call {
     const char *name;
@@ -106,48 +114,67 @@ struct chat_message {
     size_t reasoning_size;
     const struct chat_call *calls;
     size_t n_call;
-    const struct chat_message *parts; /* tool result given as a list: each part its own <tool_response> (text only) */
+    const struct vocab_text *parts; /* role tool, list_result: each part its own <tool_response> */
     size_t n_part;
-    bool list_result;          /* the tool content was a list */
+    bool list_result;          /* the tool content was a list: text is not used */
 };
 #define CHAT_ROLE_UNKNOWN 99u
 
-/* tools: the declared JSON array, or NULL; each tool is printed as json_put_value does. */
+/* tools: the declared JSON array, or NULL (JSON null, an empty array are the same as NULL); each tool is printed as
+ * json_put_value does. A special token that the template itself prints is a CHAT_SPECIAL piece, "/nothink" included;
+ * a "/nothink" that ends a user's text is one too where enable_thinking is CHAT_FALSE (4.5): there it is the switch.
+ * All other text of messages and tools is content. */
 int32_t chat_render(struct mem *m, const struct chat_message *messages, size_t n_message, const struct json *tools,
     const struct chat_options *how, const struct chat_sink *sink, glm_error *err);
 
-/* An OpenAI-style array into chat_message records, as the templates would read it: content string, null (printed as
- * None: *what Jinja prints*), list of parts; reasoning_content; tool_calls with or without "function", arguments an object
- * or a string that holds one; role "tool" with string or list. Errors carry the JSON pointer in err->where. The records
- * and all they point to live in arena. */
-int32_t chat_from_json(struct arena *arena, struct mem *m, const struct json *messages,
+/* The render as text, tags and all, appended to out: what the reference prints, byte for byte. */
+int32_t chat_render_text(struct mem *m, const struct chat_message *messages, size_t n_message, const struct json *tools,
+    const struct chat_options *how, struct buf *out, glm_error *err);
+
+/* An OpenAI-style array into chat_message records, as the templates would read it: content string, missing (empty), null
+ * (the word None, which is what Jinja prints), list of parts, or anything else as Python prints it; reasoning_content;
+ * tool_calls with or without "function", arguments an object or a string that holds one (an empty string: no arguments);
+ * role "tool" with string or list. Errors carry the JSON pointer in err->where. The records live in arena and point into
+ * it and into messages. */
+#define CHAT_OPENAI 1u /* for hosts: a null content is an empty one (clients send it beside tool_calls), and a tool result
+                          given as a list of text parts is their text */
+int32_t chat_from_json(struct arena *arena, struct mem *m, const struct json *messages, uint32_t flags,
     const struct chat_message **out, size_t *n, glm_error *err);
+/* The arguments of one call, an object or a string that holds one, as chat_from_json takes them. */
+int32_t chat_arguments(struct arena *arena, struct mem *m, const struct json *value, const char *where,
+    const struct json **object, glm_error *err);
 
 /* A sink that makes token ids: special pieces by id (a special token that the vocabulary lacks falls back to its
  * spelling as text), runs of scaffold and content through tok_encode. Scaffold and content that touch are encoded as
- * one text, as the reference does when it tokenizes the whole render, except that content never becomes markup. */
-struct chat_ids {
-    const struct tok *tok;
-    struct ids *out;
-    struct buf run;
-    size_t *message_end; /* [n_message] optional: ids so far at each message's end (runs that span messages end there) */
-};
+ * one text, as the reference does when it tokenizes the whole render, except that content never becomes markup.
+ * message_end[i]: ids so far after message i. That is always a clean border: whatever follows a message begins with a
+ * special token or follows one, so no run of text spans it. A failure leaves out as it was. */
 int32_t chat_render_ids(const struct tok *t, struct mem *m, const struct chat_message *messages, size_t n_message,
     const struct json *tools, const struct chat_options *how, struct ids *out, size_t *message_end /* [n] or NULL */,
     glm_error *err);
 
 /* ---- stream parser (stream.c): tokens to typed pieces ---------------------------------------------------------------- */
 
-enum stream_event_type { STREAM_REASONING, STREAM_TEXT, STREAM_CALL_BEGIN, STREAM_CALL_DELTA, STREAM_CALL, STREAM_STOP };
+/* A turn's output is a run of segments. Space around a segment is glue and never delivered: reasoning and answer come out
+ * as the template would print them again, stripped. Markup is markup only as its own token; in text it is text. Where a
+ * model breaks the grammar docs/STREAM.md says what each state does; the rule behind it: a call is complete only with all
+ * that the model gave it, or it is not emitted as STREAM_CALL at all. */
+enum stream_event_type {
+    STREAM_REASONING, STREAM_TEXT, STREAM_CALL_BEGIN, STREAM_CALL_DELTA, STREAM_CALL, STREAM_STOP,
+    STREAM_CALL_CUT /* the call that began will not be completed: cut off, or malformed */
+};
 
 struct stream_event {
     enum stream_event_type type;
-    uint32_t call;        /* index of the call in this turn, from 0 */
+    uint32_t call;        /* index of the call in this turn, from 0; a cut call's index is not used again */
     const char *text;     /* REASONING, TEXT, CALL_DELTA: UTF-8, never half a character, never markup */
     size_t text_size;
-    const char *name;     /* CALL_BEGIN, CALL */
+    const char *name;     /* CALL_BEGIN, CALL, CALL_CUT; NUL-terminated */
     size_t name_size;
-    const char *arguments; /* CALL: one JSON object, as json_put_value would print it; the concatenated deltas equal it */
+    /* CALL: one JSON object, separators ", " and ": ", values that are not strings as the model spelled them. The deltas
+     * of the call, one after the other, are the same text; only a key given twice is left out here but for its last
+     * value (what a reader of the deltas gets, too). NUL-terminated. */
+    const char *arguments;
     size_t arguments_size;
 };
 struct stream_sink {
@@ -155,29 +182,73 @@ struct stream_sink {
     int32_t (*put)(void *user, const struct stream_event *ev); /* pointers live until it returns */
 };
 
-/* Types of declared arguments, for values that are not strings: built once from the tools array. */
+/* Types of declared arguments: built once from the tools array; immutable, any number of threads. A tool is
+ * {"function": {"name", "parameters"}} or bare; one without a name is GLM_ESCHEMA with its JSON pointer. */
 struct tool_types;
 int32_t tool_types_open(struct mem *m, const struct json *tools /* NULL: none */, struct tool_types **out, glm_error *err);
 void tool_types_close(struct tool_types *t);
 
+#define TOOL_STRING 1u
+#define TOOL_INTEGER 2u
+#define TOOL_REAL 4u /* a number of any kind is TOOL_INTEGER | TOOL_REAL */
+#define TOOL_BOOLEAN 8u
+#define TOOL_NULL 16u
+#define TOOL_ARRAY 32u
+#define TOOL_OBJECT 64u
+#define TOOL_ANY 127u
+struct tool_type; /* one declared tool */
+const struct tool_type *tool_types_find(const struct tool_types *t, const char *name, size_t size); /* NULL: undeclared */
+/* The JSON types that the tool's schema allows for an argument; TOOL_ANY where it says nothing. */
+uint32_t tool_type_of(const struct tool_type *tool, const char *key, size_t size);
+/* The i-th required argument's name, in the schema's order; NULL behind the last. */
+const char *tool_type_required(const struct tool_type *tool, size_t i, size_t *size);
+
 enum stream_finish { STREAM_OPEN, STREAM_FINISH_STOP, STREAM_FINISH_TOOL_CALLS, STREAM_FINISH_LENGTH };
 
 struct stream;
-/* in_reasoning: the prompt ended inside a thought (4.7's "<think>"). may_think: a leading <think> opens a thought. types
- * may be NULL. Emits nothing by itself; memory bounded by the longest name, key or non-string value. */
+/* t: for stream_put; may be NULL where only pieces are fed. in_reasoning: the prompt ended inside a thought (4.7's
+ * "<think>"). Both families' spacing is understood whatever the family. Emits nothing by itself. types may be NULL and,
+ * like t, must outlive the stream. Sinks may be NULL: what they would get is dropped (to replay a turn). */
 int32_t stream_open(struct mem *m, const struct tok *t, const struct tool_types *types, enum chat_family family,
     bool in_reasoning, struct stream **out, glm_error *err);
 void stream_close(struct stream *s);
-int32_t stream_put(struct stream *s, int32_t id, const struct stream_sink *sink, glm_error *err); /* one token */
-/* The same machine by pieces, for `parse` and tests: text that is not markup, and markup by kind. */
+/* Calls are parsed and dropped (tool choice "none"); neither they nor their markup are delivered. */
+void stream_drop_calls(struct stream *s, bool drop);
+/* Room for a turn of so many bytes (0: a default), so that stream_put need not allocate before. */
+int32_t stream_reserve(struct stream *s, size_t bytes, glm_error *err);
+/* One token. GLM_ENOMEM: nothing was consumed, the same token may be put again. A sink's nonzero status is returned as it
+ * is, the rest of the token's events are dropped. After STREAM_STOP tokens are ignored. */
+int32_t stream_put(struct stream *s, int32_t id, const struct stream_sink *sink, glm_error *err);
+/* The same machine by pieces, for `parse` and tests: text that is not markup (bytes cut anywhere; GLM_ENOMEM may come
+ * after a part of it), markup by kind, and text whose tags are meant as markup (whole tags in one call). */
 int32_t stream_put_text(struct stream *s, const char *bytes, size_t size, const struct stream_sink *sink, glm_error *err);
 int32_t stream_put_special(struct stream *s, enum tok_special which, const struct stream_sink *sink, glm_error *err);
-/* End of input. `length`: cut by a limit. Flushes what was held; an unfinished call is never emitted as STREAM_CALL with
- * an argument missing. */
+int32_t stream_put_spelled(struct stream *s, const char *text, size_t size, const struct stream_sink *sink,
+    glm_error *err);
+/* End of input. `length`: cut by a limit. Flushes what was held; an unfinished call is cut. Without a stop token, an open
+ * thought or call is STREAM_FINISH_LENGTH. */
 int32_t stream_end(struct stream *s, bool length, const struct stream_sink *sink, enum stream_finish *finish,
     glm_error *err);
-bool stream_in_reasoning(const struct stream *s);
-uint32_t stream_n_call(const struct stream *s); /* complete calls so far */
+bool stream_in_reasoning(const struct stream *s); /* also after a stop: the thought was never closed */
+uint32_t stream_n_call(const struct stream *s);   /* complete calls so far */
+uint32_t stream_n_cut(const struct stream *s);    /* calls that were begun and will never be complete */
+
+/* A sink that collects a whole turn: segments of one kind that others come between are joined by a newline. */
+struct stream_call {
+    const char *name, *arguments; /* NUL-terminated */
+    size_t name_size, arguments_size;
+};
+struct stream_text {
+    struct buf reasoning, content;
+    struct arena arena;
+    struct stream_call *calls; /* [n_call] in order */
+    size_t n_call, capacity;
+    uint8_t last[2];           /* whether reasoning, content may go on without a newline */
+    struct mem *mem;
+};
+void stream_text_init(struct stream_text *c, struct mem *m);
+struct stream_sink stream_text_sink(struct stream_text *c); /* put fails with GLM_ENOMEM */
+void stream_text_free(struct stream_text *c);
 
 /* ---- sampler (sample.c) ------------------------------------------------------------------------------------------------ */
 
@@ -192,8 +263,12 @@ int32_t sampler_open(struct mem *m, uint32_t n_vocab, struct sampler **out, glm_
 void sampler_close(struct sampler *s);
 int32_t sample_check(const struct sample_options *o, glm_error *err); /* GLM_EINVAL for NaN, infinite or out of range */
 /* Draws from logits [n_vocab] (not changed). mask: a bit per token that may be drawn, or NULL. history: the tokens that the
- * repetition penalty looks at. The draw is keyed by (seed, position) alone (a counter generator: the same on every
- * machine). Ties go to the lowest id. A NaN among the logits: GLM_ENUMERIC with its index. No allocation. */
+ * repetition penalty looks at (ids outside the vocabulary are ignored). Filters in order: mask, repetition penalty (once
+ * per distinct token: divides a positive logit, multiplies a negative one), temperature, top_k, top_p (the smallest set
+ * of most likely tokens whose share reaches it), min_p (relative to the most likely). The draw is keyed by (seed,
+ * position) alone (Philox4x32-10, a counter generator) and uses no libm: the same on every machine. Ties go to the lowest
+ * id, at temperature 0 and at each filter's border. A NaN or +infinity among the logits: GLM_ENUMERIC with its index;
+ * nothing left to draw (mask empty, all -infinity): GLM_ESTATE. No allocation. */
 int32_t sample_draw(struct sampler *s, const struct sample_options *o, const float *logits, const uint32_t *mask,
     const int32_t *history, size_t n_history, uint64_t position, int32_t *id, glm_error *err);
 

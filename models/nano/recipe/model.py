@@ -22,7 +22,7 @@ class Shape:
     """The sizes of a model; the names are those of the published configuration."""
 
     vocab_size: int = 2048
-    hidden_size: int = 192
+    hidden_size: int = 256
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
     num_key_value_heads: int = 2
@@ -87,7 +87,12 @@ class Attention(nn.Module):
             k, v = cache.append(self, k, v)
         group = self.n_head // self.n_kv
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        # Plain products with an added mask: at these lengths faster on a CPU than the fused kernel. The mask goes
+        # in as bfloat16 zeros and large negatives, [B, 1, T, n_kv].
+        q = (q * self.d_head ** -0.5).flatten(0, 1)
+        bias = mask.to(q.dtype).expand(-1, self.n_head, -1, -1).flatten(0, 1)
+        s = torch.baddbmm(bias, q, k.flatten(0, 1).mT).softmax(-1)
+        y = torch.bmm(s.to(q.dtype), v.flatten(0, 1)).unflatten(0, (n_row, self.n_head))
         return self.o(y.transpose(1, 2).reshape(n_row, n_tok, -1))
 
 

@@ -1,0 +1,34 @@
+/* table.c: the reference kernels as a table, and the scratch that any implementation of it may use. */
+#include "ref.h"
+
+void kernels_ref(struct kernels *k)
+{
+    *k = (struct kernels){
+        .decode_row = ref_decode_row,
+        .matmul_f32 = ref_matmul_f32,
+        .swiglu_f32 = ref_swiglu_f32,
+        .matmul_q8 = ref_matmul_q8,
+        .swiglu_q8 = ref_swiglu_q8,
+        .quantize_q8 = ref_quantize_q8,
+        .rms_norm = ref_rms_norm,
+        .rope = ref_rope,
+        .dot = ref_dot,
+        .add = ref_add,
+        .axpy = ref_axpy,
+        .kv_store = ref_kv_store,
+        .attention = ref_attention,
+        .attention_merge = ref_attention_merge,
+    };
+}
+
+/* The largest user is a panel of decoded rows: 16 outputs of gate and 16 of up as float32, with packed activations. */
+size_t k_scratch_bytes(uint32_t n_in_max)
+{
+    return 64 * 4 * (size_t)n_in_max + 65536;
+}
+
+/* A page of keys or values as float32, and scores of a block of rows and heads. */
+size_t k_attention_scratch_bytes(uint32_t d_head, uint32_t n_q)
+{
+    return KV_PAGE * sizeof(float) * (2 * (size_t)d_head + 16 * (size_t)n_q) + 65536;
+}

@@ -1,0 +1,47 @@
+/* backend_int.h: what the parts of the CPU backend share behind backend.h. */
+#ifndef GLM_BACKEND_INT_H
+#define GLM_BACKEND_INT_H
+
+#include "../../kernels/kernels.h"
+#include "backend.h"
+
+struct backend {
+    struct mem *mem;
+    struct kernels k;
+    struct pool *pool;
+    uint32_t width;
+    uint32_t cpu;
+    bool float_activations;
+    void **scratch;          /* [width] one for each task of a slice */
+    size_t scratch_bytes;
+};
+
+/* What a tile costs, for planning slices before anything was measured. */
+struct tile_cost {
+    uint64_t bytes, macs;
+};
+
+/* How a matrix multiply is cut: blocks of rows times ranges of outputs. */
+struct grid {
+    uint32_t row_step, out_step, n_row_tile, n_out_tile;
+};
+struct grid grid_plan(const struct backend *be, const struct weight *w, uint32_t n_row);
+static inline uint32_t grid_tiles(const struct grid *g) { return g->n_row_tile * g->n_out_tile; }
+
+/* Rows [first, first + n) of a, or rows index[0..n) of it, as q8 or as float rows. */
+struct rows act_rows(const struct act *a, bool q8, uint32_t first, const uint32_t *index, uint32_t n);
+/* Whether an FFN's gate and up run on q8 rows: both or neither. */
+bool ffn_wants_q8(const struct backend *be, const struct ffn *f);
+void tile_cost_add(struct tile_cost *cost, const struct weight *w, const struct grid *g);
+static inline uint32_t ceil_div(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+static inline uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
+#define ROW_TILE 4u              /* rows of a tile where rows are cheap */
+
+uint32_t op_plan(const struct backend *be, const struct op *op, struct tile_cost *cost); /* number of tiles */
+void op_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch);
+
+/* cpu_moe.c */
+uint32_t moe_plan(const struct backend *be, const struct op *op, struct tile_cost *cost);
+void moe_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch);
+
+#endif

@@ -1,0 +1,154 @@
+/* cpu.c: the CPU backend's object and its slicing of operations. It owns the kernel table, the threads and one scratch
+ * area per task; all live as long as the model. */
+#include "backend_int.h"
+
+#define SLICE_NS 700000u         /* a slice's planned length: under the 1 ms that a unit of work may take */
+#define BYTES_PER_US 4000u       /* pessimistic rates of one thread, until a slice has been measured */
+#define MACS_PER_US 16000u
+
+static int32_t scratch_open(struct backend *be, glm_error *err)
+{
+    be->scratch = mem_zarray(be->mem, be->width, sizeof *be->scratch);
+    if (!be->scratch)
+        return err_nomem(err, "scratch");
+    for (uint32_t i = 0; i < be->width; i++) {
+        be->scratch[i] = mem_alloc(be->mem, be->scratch_bytes);
+        if (!be->scratch[i])
+            return err_nomem(err, "scratch");
+    }
+    return GLM_OK;
+}
+
+int32_t backend_open(struct mem *m, const struct backend_options *opt, struct backend **out, glm_error *err)
+{
+    struct backend *be = mem_zalloc(m, sizeof *be);
+    int32_t rc;
+
+    *out = NULL;
+    if (!be)
+        return err_nomem(err, "the CPU backend");
+    be->mem = m;
+    be->float_activations = opt->float_activations;
+    be->cpu = cpu_detect() & opt->cpu_mask;
+    kernels_ref(&be->k);
+    kernels_x86(&be->k, be->cpu);
+    rc = pool_open(m, opt->n_threads, opt->runner, &be->pool, err);
+    if (rc)
+        goto fail;
+    be->width = pool_width(be->pool);
+    be->scratch_bytes = opt->scratch_bytes;
+    rc = scratch_open(be, err);
+    if (rc)
+        goto fail;
+    *out = be;
+    return GLM_OK;
+fail:
+    backend_close(be);
+    return rc;
+}
+
+void backend_close(struct backend *be)
+{
+    if (!be)
+        return;
+    for (uint32_t i = 0; be->scratch && i < be->width; i++)
+        mem_free(be->mem, be->scratch[i]);
+    mem_free(be->mem, be->scratch);
+    pool_close(be->pool);
+    mem_free(be->mem, be);
+}
+
+size_t backend_scratch_bytes(uint32_t n_in_max, uint32_t d_head, uint32_t n_q)
+{
+    size_t mm = k_scratch_bytes(n_in_max), at = k_attention_scratch_bytes(d_head, n_q);
+    return mm > at ? mm : at;
+}
+
+uint32_t backend_width(const struct backend *be) { return be->width; }
+uint32_t backend_cpu(const struct backend *be) { return be->cpu; }
+
+void backend_decode(const struct backend *be, const struct weight *w, uint32_t row, float *out)
+{
+    be->k.decode_row(w, row, out);
+}
+
+bool backend_wants_q8(const struct backend *be, const struct weight *w)
+{
+    return !be->float_activations && k_has_q8(w->format);
+}
+
+size_t act_q8_bytes(uint32_t n_in, uint32_t n_row) { return q8_row_bytes(n_in) * (size_t)n_row; }
+
+size_t kv_page_bytes(const struct kv_shape *s, uint32_t type)
+{
+    return (size_t)s->n_layer * s->n_head_kv * kv_head_bytes(type, s->d_head);
+}
+
+/* ---- slices ---------------------------------------------------------------------------------------------------- */
+
+struct slice {
+    const struct backend *be;
+    const struct op *op;
+    atomic_uint next;
+    uint32_t end;
+};
+
+/* Every task takes tiles until none is left: balanced whatever a tile costs, and right in any order of tasks. */
+static void GLM_CALL slice_task(void *task, uint32_t index)
+{
+    struct slice *s = task;
+    for (;;) {
+        uint32_t tile = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
+        if (tile >= s->end)
+            return;
+        op_tile(s->be, s->op, tile, s->be->scratch[index]);
+    }
+}
+
+static uint64_t predicted_ns(const struct tile_cost *c)
+{
+    uint64_t b = c->bytes * 1000u / BYTES_PER_US, m = c->macs * 1000u / MACS_PER_US;
+    return (b > m ? b : m) + 200;
+}
+
+/* Tiles that fit the time left, at least one per thread. */
+static uint32_t slice_tiles(const struct backend *be, const struct op_state *st, uint64_t left_ns)
+{
+    uint64_t ns = left_ns < SLICE_NS ? left_ns : SLICE_NS;
+    uint64_t n = ns / (st->ns_per_tile ? st->ns_per_tile : 1) * be->width;
+    uint32_t left = st->n_tile - st->tile;
+    if (n < be->width)
+        n = be->width;
+    return n < left ? (uint32_t)n : left;
+}
+
+static void slice_run(struct backend *be, const struct op *op, struct op_state *st, uint32_t n)
+{
+    uint64_t begin = os_now_ns();
+    uint32_t width = n < be->width ? n : be->width;
+    struct slice s = { .be = be, .op = op, .end = st->tile + n };
+
+    atomic_init(&s.next, st->tile);
+    pool_run(be->pool, slice_task, &s, width);
+    st->tile += n;
+    st->ns_per_tile = (os_now_ns() - begin) * width / n;
+}
+
+bool backend_run(struct backend *be, const struct op *op, struct op_state *st, uint64_t deadline, const atomic_bool *stop)
+{
+    if (!st->planned) {
+        struct tile_cost cost = { 0, 0 };
+        st->n_tile = op_plan(be, op, &cost);
+        st->ns_per_tile = predicted_ns(&cost);
+        st->tile = 0;
+        st->planned = true;
+    }
+    while (st->tile < st->n_tile) {
+        uint64_t now = deadline ? os_now_ns() : 0;
+        slice_run(be, op, st, slice_tiles(be, st, deadline > now ? deadline - now : deadline ? 0 : SLICE_NS));
+        if (st->tile < st->n_tile && ((deadline && os_now_ns() >= deadline) ||
+                (stop && atomic_load_explicit(stop, memory_order_relaxed))))
+            return false;
+    }
+    return true;
+}

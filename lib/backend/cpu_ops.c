@@ -1,0 +1,314 @@
+/* cpu_ops.c: the operations of a forward pass on the CPU, cut into tiles. Each operation has two halves side by side: how
+ * many tiles it has, and what one tile does. Nothing here allocates or waits. */
+#include "backend_int.h"
+
+#define ROW_BLOCK 256u           /* rows of a matrix multiply that share one panel: their q8 form stays near L2 */
+#define TILE_BYTES (128u * 1024) /* weight bytes of a tile, so that a slice of few rows is mostly streaming */
+#define TILE_MACS (12u << 20)
+#define ATTEND_ROWS 8u           /* rows of one attention tile: they share the keys and values that it reads */
+
+static uint64_t weight_row_bytes(const struct weight *w)
+{
+    struct weight_block b = weight_block(w->format);
+    return b.n ? (uint64_t)w->n_in / b.n * b.bytes : (uint64_t)w->n_in / 2;
+}
+
+struct grid grid_plan(const struct backend *be, const struct weight *w, uint32_t n_row)
+{
+    struct grid g;
+    uint64_t row_bytes = weight_row_bytes(w) + 1;
+    uint32_t step, fair;
+
+    g.row_step = min_u32(n_row, ROW_BLOCK);
+    step = (uint32_t)(TILE_BYTES / row_bytes);
+    step = min_u32(step, (uint32_t)(TILE_MACS / ((uint64_t)g.row_step * w->n_in + 1)));
+    fair = ceil_div(w->n_out, 4 * be->width); /* enough tiles for every thread */
+    step = min_u32(step, fair) / 16 * 16;
+    g.out_step = step < 16 ? 16 : step;
+    g.n_row_tile = ceil_div(n_row, g.row_step);
+    g.n_out_tile = ceil_div(w->n_out, g.out_step);
+    return g;
+}
+
+struct rows act_rows(const struct act *a, bool q8, uint32_t first, const uint32_t *index, uint32_t n)
+{
+    struct rows r = { .n = n, .index = index };
+    r.stride = q8 ? q8_row_bytes(a->n_in) : (uint64_t)a->n_in * sizeof(float);
+    r.data = (q8 ? a->q8 : (const uint8_t *)a->f) + first * r.stride;
+    return r;
+}
+
+bool ffn_wants_q8(const struct backend *be, const struct ffn *f)
+{
+    return backend_wants_q8(be, &f->gate) && backend_wants_q8(be, &f->up);
+}
+
+/* A slice is planned for the dearest kind of tile in it. */
+void tile_cost_add(struct tile_cost *cost, const struct weight *w, const struct grid *g)
+{
+    uint64_t bytes = weight_row_bytes(w) * g->out_step;
+    uint64_t macs = (uint64_t)g->row_step * g->out_step * w->n_in;
+    cost->bytes = cost->bytes > bytes ? cost->bytes : bytes;
+    cost->macs = cost->macs > macs ? cost->macs : macs;
+}
+
+/* ---- rows: one tile is ROW_TILE rows ---------------------------------------------------------------------------- */
+
+static uint32_t row_tiles(const struct op *op, uint64_t elements, struct tile_cost *cost)
+{
+    cost->bytes = elements * 4 * ROW_TILE;
+    return ceil_div(op->n_row, ROW_TILE);
+}
+
+static void embed_row(const struct backend *be, const struct op *op, uint32_t r)
+{
+    be->k.decode_row(op->w, (uint32_t)op->ids[r], op->y + (size_t)r * op->w->n_in);
+}
+
+static void norm_row(const struct backend *be, const struct op *op, uint32_t r)
+{
+    uint32_t n = op->in.n_in, from = op->rows ? op->rows[r] : r;
+    uint64_t stride = op->out_stride ? op->out_stride : n;
+    float *y = op->out.f + r * stride;
+    be->k.rms_norm(op->x + from * op->x_stride, op->norm, n, op->eps, y);
+    if (op->out.q8)
+        be->k.quantize_q8(y, n, op->out.q8 + r * q8_row_bytes(n));
+}
+
+static void quant_row(const struct backend *be, const struct op *op, uint32_t r)
+{
+    uint32_t n = op->in.n_in;
+    be->k.quantize_q8(op->in.f + (size_t)r * n, n, op->in.q8 + r * q8_row_bytes(n));
+}
+
+static const struct segment *segment_of(const struct op *op, uint32_t row)
+{
+    const struct segment *s = op->segment;
+    while (row >= s->row + s->n_row)
+        s++;
+    return s;
+}
+
+static uint8_t *kv_head(const struct op *op, const struct kv_seq *seq, uint32_t page, uint32_t head)
+{
+    size_t at = ((size_t)op->layer * op->n_head_kv + head) * kv_head_bytes(seq->type, op->d_head);
+    return (uint8_t *)seq->page[page] + at;
+}
+
+static void heads_row(const struct backend *be, const struct op *op, uint32_t r)
+{
+    const float *c = op->rope + (size_t)r * op->n_rot, *s = c + op->n_rot / 2;
+    const struct kv_seq *seq = op->seq[segment_of(op, r)->seq];
+    uint32_t d = op->d_head, pos = op->pos[r];
+
+    for (uint32_t j = 0; j < op->n_head; j++) {
+        float *q = op->q + ((size_t)r * op->n_head + j) * d;
+        if (op->q_norm)
+            be->k.rms_norm(q, op->q_norm, d, op->eps, q);
+        be->k.rope(q, op->n_rot, c, s);
+    }
+    for (uint32_t j = 0; j < op->n_head_kv; j++) {
+        float *k = op->k + ((size_t)r * op->n_head_kv + j) * d;
+        const float *v = op->v + ((size_t)r * op->n_head_kv + j) * d;
+        if (op->k_norm)
+            be->k.rms_norm(k, op->k_norm, d, op->eps, k);
+        be->k.rope(k, op->n_rot, c, s);
+        be->k.kv_store(seq->type, d, k, v, pos % KV_PAGE, kv_head(op, seq, pos / KV_PAGE, j));
+    }
+}
+
+static void for_rows(const struct backend *be, const struct op *op, uint32_t tile,
+    void (*row)(const struct backend *, const struct op *, uint32_t))
+{
+    uint32_t end = min_u32((tile + 1) * ROW_TILE, op->n_row);
+    for (uint32_t r = tile * ROW_TILE; r < end; r++)
+        row(be, op, r);
+}
+
+/* ---- matrices ---------------------------------------------------------------------------------------------------- */
+
+static uint32_t matmul_plan(const struct backend *be, const struct op *op, struct tile_cost *cost)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < op->n_part; i++) {
+        struct grid g = grid_plan(be, op->part[i].w, op->n_row);
+        tile_cost_add(cost, op->part[i].w, &g);
+        n += grid_tiles(&g);
+    }
+    return n;
+}
+
+static void matmul_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
+{
+    const struct op_part *p = op->part;
+    struct grid g = grid_plan(be, p->w, op->n_row);
+
+    while (tile >= grid_tiles(&g)) {
+        tile -= grid_tiles(&g);
+        p++;
+        g = grid_plan(be, p->w, op->n_row);
+    }
+    uint32_t row = tile % g.n_row_tile * g.row_step, out = tile / g.n_row_tile * g.out_step;
+    bool q8 = op->in.q8 && backend_wants_q8(be, p->w);
+    struct matmul mm = {
+        .w = p->w,
+        .x = act_rows(&op->in, q8, row, NULL, min_u32(g.row_step, op->n_row - row)),
+        .bias = p->bias,
+        .y = p->y + row * p->y_stride,
+        .y_stride = p->y_stride,
+        .mode = p->add ? MM_ADD : MM_STORE,
+    };
+    (q8 ? be->k.matmul_q8 : be->k.matmul_f32)(&mm, out, min_u32(out + g.out_step, p->w->n_out), scratch);
+}
+
+static uint32_t swiglu_plan(const struct backend *be, const struct op *op, struct tile_cost *cost)
+{
+    struct grid g = grid_plan(be, &op->ffn->gate, op->n_row);
+    tile_cost_add(cost, &op->ffn->gate, &g);
+    cost->bytes *= 2;
+    cost->macs *= 2;
+    return grid_tiles(&g);
+}
+
+static void swiglu_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
+{
+    struct grid g = grid_plan(be, &op->ffn->gate, op->n_row);
+    uint32_t row = tile % g.n_row_tile * g.row_step, out = tile / g.n_row_tile * g.out_step;
+    bool q8 = op->in.q8 && ffn_wants_q8(be, op->ffn);
+    struct swiglu sg = {
+        .gate = &op->ffn->gate,
+        .up = &op->ffn->up,
+        .x = act_rows(&op->in, q8, row, NULL, min_u32(g.row_step, op->n_row - row)),
+        .y = op->out.f + (size_t)row * op->out.n_in,
+        .y_stride = op->out.n_in,
+    };
+    uint32_t end = min_u32(out + g.out_step, op->ffn->gate.n_out);
+    (q8 ? be->k.swiglu_q8 : be->k.swiglu_f32)(&sg, out, end, scratch);
+}
+
+/* ---- attention -------------------------------------------------------------------------------- */
+
+/* A block of rows of one segment. Its tiles are KV heads times spans; spans reach to the block's last row. */
+struct attend_block {
+    const struct segment *segment;
+    uint32_t row, n_row, n_span, first_tile;
+};
+
+/* Walks the blocks; true: `tile` lies in *b. Without such a tile, b->first_tile is the number of tiles. */
+static bool attend_find(const struct op *op, uint32_t tile, struct attend_block *b)
+{
+    uint32_t end = op->row_begin + op->n_row;
+    b->first_tile = 0;
+    for (uint32_t i = 0; i < op->n_segment; i++) {
+        const struct segment *s = &op->segment[i];
+        uint32_t r = s->row > op->row_begin ? s->row : op->row_begin;
+        uint32_t r_end = min_u32(s->row + s->n_row, end);
+        for (; r < r_end; r += b->n_row) {
+            b->segment = s;
+            b->row = r;
+            b->n_row = min_u32(ATTEND_ROWS, r_end - r);
+            b->n_span = op->pos[r + b->n_row - 1] / KV_SPAN + 1;
+            uint32_t n_tile = b->n_span * op->n_head_kv;
+            if (tile - b->first_tile < n_tile)
+                return true;
+            b->first_tile += n_tile;
+        }
+    }
+    return false;
+}
+
+static uint32_t attend_plan(const struct op *op, struct tile_cost *cost)
+{
+    struct attend_block b;
+    uint32_t n_q = op->n_head / op->n_head_kv, rows = min_u32(ATTEND_ROWS, op->n_row), most = 0;
+
+    for (uint32_t r = op->row_begin; r < op->row_begin + op->n_row; r++)
+        most = op->pos[r] > most ? op->pos[r] : most;
+    cost->macs = (uint64_t)rows * n_q * min_u32(most + 1, KV_SPAN) * op->d_head * 2;
+    attend_find(op, UINT32_MAX, &b);
+    return b.first_tile;
+}
+
+/* Partial sums lie as [n_span, n_head_kv, n_row, n_q, d_head + 2]. */
+static size_t part_index(const struct op *op, uint32_t span, uint32_t head, uint32_t row)
+{
+    size_t i = ((size_t)span * op->n_head_kv + head) * op->n_row + (row - op->row_begin);
+    return i * (op->n_head / op->n_head_kv) * (op->d_head + 2);
+}
+
+static void attend_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
+{
+    struct attend_block b;
+    if (!attend_find(op, tile, &b))
+        return;
+    uint32_t head = (tile - b.first_tile) / b.n_span, span = (tile - b.first_tile) % b.n_span;
+    uint32_t n_q = op->n_head / op->n_head_kv, begin = span * KV_SPAN;
+    const struct kv_seq *seq = op->seq[b.segment->seq];
+    uint32_t n = min_u32(KV_SPAN, op->pos[b.row + b.n_row - 1] + 1 - begin);
+    const void *page[KV_SPAN / KV_PAGE];
+    uint32_t pos[ATTEND_ROWS], skip = 0;
+
+    for (uint32_t p = 0; p < n; p += KV_PAGE)
+        page[p / KV_PAGE] = kv_head(op, seq, (begin + p) / KV_PAGE, head);
+    while (op->pos[b.row + skip] < begin)
+        skip++; /* rows that end in an earlier span: their partial sums are never read */
+    for (uint32_t i = skip; i < b.n_row; i++)
+        pos[i - skip] = op->pos[b.row + i] - begin;
+    struct attention at = {
+        .kv_type = seq->type, .d_head = op->d_head, .n_q = n_q, .n_row = b.n_row - skip,
+        .scale = op->scale,
+        .q = op->q + ((size_t)(b.row + skip) * op->n_head + (size_t)head * n_q) * op->d_head,
+        .q_stride = (uint64_t)op->n_head * op->d_head,
+        .pos = pos, .page = page, .pos_begin = 0, .pos_end = n,
+        .out = op->part_out + part_index(op, span, head, b.row + skip),
+    };
+    be->k.attention(&at, scratch);
+}
+
+/* Row r of the operation is row row_begin + r of the pass. */
+static void merge_row(const struct backend *be, const struct op *op, uint32_t r)
+{
+    uint32_t row = op->row_begin + r, d = op->d_head, n_q = op->n_head / op->n_head_kv;
+    uint32_t n_span = op->pos[row] / KV_SPAN + 1;
+    uint64_t stride = (uint64_t)op->n_head_kv * op->n_row * n_q * (d + 2);
+    float *y = op->out.f + (size_t)row * op->out.n_in;
+
+    for (uint32_t h = 0; h < op->n_head; h++) {
+        const float *part = op->part_out + part_index(op, 0, h / n_q, row) + (size_t)(h % n_q) * (d + 2);
+        be->k.attention_merge(part, n_span, stride, d, y + (size_t)h * d);
+    }
+    if (op->out.q8)
+        be->k.quantize_q8(y, op->out.n_in, op->out.q8 + row * q8_row_bytes(op->out.n_in));
+}
+
+/* ---- dispatch ---------------------------------------------------------------------------------- */
+
+uint32_t op_plan(const struct backend *be, const struct op *op, struct tile_cost *cost)
+{
+    switch (op->kind) {
+    case OP_EMBED: return row_tiles(op, op->w->n_in, cost);
+    case OP_NORM: return row_tiles(op, op->in.n_in * 2ull, cost);
+    case OP_QUANT: return row_tiles(op, op->in.n_in, cost);
+    case OP_HEADS: return row_tiles(op, (uint64_t)(op->n_head + 2 * op->n_head_kv) * op->d_head, cost);
+    case OP_MERGE: return row_tiles(op, (uint64_t)op->n_head * op->d_head * 2, cost);
+    case OP_MATMUL: return matmul_plan(be, op, cost);
+    case OP_SWIGLU: return swiglu_plan(be, op, cost);
+    case OP_ATTEND: return attend_plan(op, cost);
+    default: return moe_plan(be, op, cost);
+    }
+}
+
+void op_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
+{
+    switch (op->kind) {
+    case OP_EMBED: for_rows(be, op, tile, embed_row); break;
+    case OP_NORM: for_rows(be, op, tile, norm_row); break;
+    case OP_QUANT: for_rows(be, op, tile, quant_row); break;
+    case OP_HEADS: for_rows(be, op, tile, heads_row); break;
+    case OP_MERGE: for_rows(be, op, tile, merge_row); break;
+    case OP_MATMUL: matmul_tile(be, op, tile, scratch); break;
+    case OP_SWIGLU: swiglu_tile(be, op, tile, scratch); break;
+    case OP_ATTEND: attend_tile(be, op, tile, scratch); break;
+    default: moe_tile(be, op, tile, scratch); break;
+    }
+}

@@ -1,0 +1,499 @@
+/* pass.c: one forward pass as a resumable sequence of operations. The pass owns its work space, laid out
+ * once at pass_open; the attention and the FFN half of a layer share one region. A step of the sequence
+ * is turned into a backend operation when it is reached, because routing decides the size of some.
+ *
+ * Legend: x residual stream [n_row, d_model]; xn its norm; q k v heads; att attention output; h FFN
+ * activations; y expert outputs. */
+#include "model.h"
+
+#include <math.h>
+#include <string.h>
+
+#define PART_BYTES (24u << 20) /* partial attention sums: rows are grouped so that they fit */
+
+enum step {
+    STEP_EMBED, STEP_MTP_ENORM, STEP_MTP_HNORM, STEP_MTP_QUANT, STEP_MTP_PROJ,
+    STEP_ATTN_NORM, STEP_QKV, STEP_HEADS, STEP_ATTEND, STEP_MERGE, STEP_O, STEP_FFN_NORM,
+    STEP_SWIGLU, STEP_DENSE_QUANT, STEP_DOWN,
+    STEP_ROUTER, STEP_TOPK, STEP_GROUP, STEP_EXPERTS_UP, STEP_EXPERTS_QUANT, STEP_EXPERTS_DOWN,
+    STEP_COMBINE,
+    STEP_FINAL_NORM, STEP_HEAD_NORM, STEP_HEAD, STEP_DONE
+};
+
+struct pass {
+    struct net *net;
+    uint32_t row_max, logit_max, n_ctx;
+    void *memory;
+    struct batch b;
+    struct segment *segments;
+    uint32_t *pos, *logit_rows;
+    struct act xn, att, cat, dense_h, h, shared_h, sel;
+    float *x, *q, *k, *v, *part, *y, *shared_y, *rope, *hidden, *logits;
+    size_t part_floats;
+    struct routing route;
+    enum step step;
+    uint32_t layer, row_begin, row_group; /* STEP_ATTEND and STEP_MERGE take rows group by group */
+    struct op op;
+    struct op_state state;
+    bool op_ready;
+};
+
+/* ---- work space ------------------------------------------------------------------------------- */
+
+/* Hands out parts of one block; with base NULL it only measures. */
+struct carver {
+    uint8_t *base;
+    uint64_t at;
+};
+
+static void *carve(struct carver *c, uint64_t n, uint64_t size)
+{
+    void *p = c->base ? c->base + c->at : NULL;
+    c->at = (c->at + n * size + 63) & ~63ull;
+    return p;
+}
+
+static struct act carve_act(struct carver *c, uint32_t n_in, uint64_t n_row, bool q8)
+{
+    struct act a = { .n_in = n_in };
+    a.f = carve(c, n_row * n_in, sizeof(float));
+    if (q8 && n_in % 32 == 0) {
+        a.q8 = carve(c, n_row, act_q8_bytes(n_in, 1));
+    }
+    return a;
+}
+
+static uint64_t part_floats(const struct hparams *hp, uint32_t n_row, uint32_t n_ctx)
+{
+    uint64_t row = (uint64_t)hp->n_head * (hp->d_head + 2) * ((n_ctx + KV_SPAN - 1) / KV_SPAN);
+    uint64_t all = row * n_row, cap = PART_BYTES / sizeof(float);
+    return all < cap ? all : row > cap ? row : cap;
+}
+
+static void carve_attention(struct pass *p, struct carver *c)
+{
+    const struct hparams *hp = &p->net->hp;
+    uint64_t n = p->row_max, n_q = (uint64_t)hp->n_head * hp->d_head, n_kv = (uint64_t)hp->n_head_kv * hp->d_head;
+    p->q = carve(c, n * n_q, sizeof(float));
+    p->k = carve(c, n * n_kv, sizeof(float));
+    p->v = carve(c, n * n_kv, sizeof(float));
+    p->att = carve_act(c, (uint32_t)n_q, n, true);
+    p->part_floats = part_floats(hp, p->row_max, p->n_ctx);
+    p->part = carve(c, p->part_floats, sizeof(float));
+}
+
+static void carve_ffn(struct pass *p, struct carver *c)
+{
+    const struct hparams *hp = &p->net->hp;
+    uint64_t n = p->row_max, n_slot = n * hp->n_expert_used;
+    struct carver dense = *c;
+    struct routing *rt = &p->route;
+
+    p->dense_h = carve_act(&dense, hp->d_ff, n, true);
+    p->h = carve_act(c, hp->d_ff_exp, n_slot, true);
+    p->shared_h = carve_act(c, hp->d_ff_exp * hp->n_expert_shared, n, true);
+    p->y = carve(c, n_slot * hp->d_model, sizeof(float));
+    p->shared_y = carve(c, n * hp->d_model, sizeof(float));
+    rt->logits = carve(c, n * hp->n_expert, sizeof(float));
+    rt->scratch = carve(c, n * hp->n_expert, sizeof(float));
+    rt->expert = carve(c, n_slot, sizeof(uint32_t));
+    rt->weight = carve(c, n_slot, sizeof(float));
+    rt->slot = carve(c, n_slot, sizeof(uint32_t));
+    rt->slot_row = carve(c, n_slot, sizeof(uint32_t));
+    rt->first = carve(c, hp->n_expert + 1, sizeof(uint32_t));
+    rt->active = carve(c, hp->n_expert, sizeof(uint32_t));
+    if (dense.at > c->at)
+        c->at = dense.at;
+}
+
+static void carve_all(struct pass *p, struct carver *c)
+{
+    const struct hparams *hp = &p->net->hp;
+    uint64_t n = p->row_max;
+    struct carver ffn;
+
+    p->segments = carve(c, p->row_max, sizeof *p->segments);
+    p->pos = carve(c, n, sizeof *p->pos);
+    p->logit_rows = carve(c, p->logit_max, sizeof *p->logit_rows);
+    p->rope = carve(c, n * hp->n_rot, sizeof(float));
+    p->x = carve(c, n * hp->d_model, sizeof(float));
+    p->xn = carve_act(c, hp->d_model, n, true);
+    p->hidden = carve(c, n * hp->d_model, sizeof(float));
+    p->sel = carve_act(c, hp->d_model, p->logit_max, true);
+    p->logits = carve(c, (uint64_t)p->logit_max * hp->n_vocab, sizeof(float));
+    if (hp->n_nextn)
+        p->cat = carve_act(c, 2 * hp->d_model, n, true);
+    ffn = *c; /* a layer's two halves never live at the same time */
+    carve_attention(p, c);
+    carve_ffn(p, &ffn);
+    if (ffn.at > c->at)
+        c->at = ffn.at;
+}
+
+uint64_t pass_bytes(const struct net *n, uint32_t n_row, uint32_t n_logit, uint32_t n_ctx)
+{
+    struct net *net = (struct net *)(uintptr_t)n; /* measured only */
+    struct pass p = { .net = net, .row_max = n_row, .logit_max = n_logit, .n_ctx = n_ctx };
+    struct carver c = { NULL, 0 };
+    carve_all(&p, &c);
+    return c.at;
+}
+
+int32_t pass_open(struct net *n, uint32_t n_row, uint32_t n_logit, uint32_t n_ctx, struct pass **out,
+    glm_error *err)
+{
+    const struct hparams *hp = &n->hp;
+    struct pass *p = mem_zalloc(n->mem, sizeof *p);
+    struct carver c = { NULL, 0 };
+
+    *out = NULL;
+    if (!p)
+        return err_nomem(err, "a forward pass");
+    p->net = n;
+    p->row_max = n_row;
+    p->logit_max = n_logit;
+    p->n_ctx = n_ctx;
+    p->memory = mem_alloc(n->mem, pass_bytes(n, n_row, n_logit, n_ctx));
+    if (!p->memory) {
+        mem_free(n->mem, p);
+        return err_nomem(err, "the work space of a forward pass");
+    }
+    c.base = p->memory;
+    carve_all(p, &c);
+    p->route.n_expert = hp->n_expert;
+    p->route.n_used = hp->n_expert_used;
+    p->route.n_group = hp->n_group;
+    p->route.n_group_used = hp->n_group_used;
+    p->route.norm_topk = hp->norm_topk;
+    p->route.scale = hp->routed_scale;
+    p->step = STEP_DONE;
+    *out = p;
+    return GLM_OK;
+}
+
+void pass_close(struct pass *p)
+{
+    if (!p)
+        return;
+    mem_free(p->net->mem, p->memory);
+    mem_free(p->net->mem, p);
+}
+
+/* ---- begin ------------------------------------------------------------------------------------ */
+
+/* Angles in double: at position 200,000 a float32 product would already be off by 0.01. */
+static void rope_row(const struct net *n, uint32_t pos, float *cs)
+{
+    uint32_t half = n->hp.n_rot / 2;
+    for (uint32_t i = 0; i < half; i++) {
+        double angle = (double)pos * n->rope_freq[i];
+        cs[i] = (float)cos(angle);
+        cs[half + i] = (float)sin(angle);
+    }
+}
+
+int32_t pass_begin(struct pass *p, const struct batch *b, glm_error *err)
+{
+    const struct hparams *hp = &p->net->hp;
+    uint32_t n = 0;
+
+    if (b->n_row == 0 || b->n_row > p->row_max || b->n_logit > p->logit_max || b->n_segment > p->row_max)
+        return err_set(err, GLM_EINVAL, b->n_row, NULL, "a pass of %u rows does not fit its work space", b->n_row);
+    for (uint32_t i = 0; i < b->n_row; i++)
+        if (b->ids[i] < 0 || (uint32_t)b->ids[i] >= hp->n_vocab)
+            return err_set(err, GLM_EINVAL, i, "ids", "token id %d is outside the vocabulary of %u", b->ids[i],
+                hp->n_vocab);
+    p->b = *b;
+    memcpy(p->segments, b->segments, b->n_segment * sizeof *p->segments);
+    if (b->n_logit)
+        memcpy(p->logit_rows, b->logit_rows, b->n_logit * sizeof *p->logit_rows);
+    for (uint32_t i = 0; i < b->n_segment; i++)
+        for (uint32_t r = 0; r < b->segments[i].n_row; r++, n++) {
+            p->pos[n] = b->segments[i].pos + r;
+            rope_row(p->net, p->pos[n], p->rope + (size_t)n * hp->n_rot);
+        }
+    p->step = STEP_EMBED;
+    p->layer = b->mtp_hidden ? hp->n_layer : 0;
+    p->op_ready = false;
+    return GLM_OK;
+}
+
+/* ---- steps into operations --------------------------------------------------------------------- */
+
+static const struct net_layer *layer_of(const struct pass *p) { return &p->net->layers[p->layer]; }
+
+static struct act act_if(const struct act *a, bool q8)
+{
+    struct act r = *a;
+    if (!q8)
+        r.q8 = NULL;
+    return r;
+}
+
+static void op_norm(struct op *op, const float *x, uint32_t n, const float *w, float eps, struct act out)
+{
+    op->kind = OP_NORM;
+    op->x = x;
+    op->x_stride = n;
+    op->in.n_in = n;
+    op->norm = w;
+    op->eps = eps;
+    op->out = out;
+}
+
+static void op_matmul(struct op *op, struct act in, const struct weight *w, const float *bias, float *y,
+    bool add)
+{
+    op->kind = OP_MATMUL;
+    op->in = in;
+    op->part[op->n_part++] = (struct op_part){ w, bias, y, w->n_out, add };
+}
+
+/* Rows whose partial sums fit the space at once. */
+static uint32_t attend_group(const struct pass *p)
+{
+    const struct hparams *hp = &p->net->hp;
+    uint64_t each = (uint64_t)hp->n_head * (hp->d_head + 2);
+    uint32_t n_span = 0, n = 0;
+    for (uint32_t r = p->row_begin; r < p->b.n_row; r++, n++) {
+        uint32_t s = p->pos[r] / KV_SPAN + 1;
+        n_span = s > n_span ? s : n_span;
+        if (n > 0 && each * n_span * (n + 1) > p->part_floats)
+            break;
+    }
+    return n;
+}
+
+static void op_attention(struct pass *p, struct op *op, enum op_kind kind)
+{
+    const struct hparams *hp = &p->net->hp;
+    const struct net_layer *l = layer_of(p);
+
+    op->kind = kind;
+    op->seq = p->b.seqs;
+    op->segment = p->segments;
+    op->n_segment = p->b.n_segment;
+    op->pos = p->pos;
+    op->layer = p->layer;
+    op->n_head = hp->n_head;
+    op->n_head_kv = hp->n_head_kv;
+    op->d_head = hp->d_head;
+    op->n_rot = hp->n_rot;
+    op->rope = p->rope;
+    op->q = p->q;
+    op->k = p->k;
+    op->v = p->v;
+    op->q_norm = l->q_norm;
+    op->k_norm = l->k_norm;
+    op->eps = hp->norm_eps;
+    op->scale = (float)(1.0 / sqrt((double)hp->d_head));
+    op->part_out = p->part;
+    op->out = act_if(&p->att, l->o_q8);
+    if (kind != OP_HEADS) {
+        op->row_begin = p->row_begin;
+        op->n_row = p->row_group;
+    }
+}
+
+static void op_experts(struct pass *p, struct op *op, enum op_kind kind)
+{
+    const struct net_layer *l = layer_of(p);
+
+    op->kind = kind;
+    op->route = &p->route;
+    op->router_bias = l->router_bias;
+    op->ffn = l->experts;
+    op->shared = l->has_shared ? &l->shared : NULL;
+    op->in = op->out = act_if(&p->h, l->down_q8);
+    op->shared_out = act_if(&p->shared_h, l->down_q8);
+    op->y = p->y;
+    op->shared_y = p->shared_y;
+    if (kind == OP_EXPERTS_UP)
+        op->in = act_if(&p->xn, l->ffn_q8);
+    if (kind == OP_COMBINE)
+        op->out = (struct act){ p->x, NULL, p->net->hp.d_model };
+}
+
+static void op_head(struct pass *p, struct op *op)
+{
+    const struct net *n = p->net;
+    const struct weight *head = p->b.mtp_hidden ? &n->mtp_head : &n->head;
+    op->n_row = p->b.n_logit;
+    op_matmul(op, act_if(&p->sel, backend_wants_q8(n->be, head)), head, NULL, p->logits, false);
+}
+
+static void op_final_norm(struct pass *p, struct op *op, bool selected)
+{
+    const struct net *n = p->net;
+    const float *w = p->b.mtp_hidden ? n->mtp_norm : n->norm;
+    const struct weight *head = p->b.mtp_hidden ? &n->mtp_head : &n->head;
+    struct act out = { p->hidden, NULL, n->hp.d_model };
+    if (selected) {
+        out = act_if(&p->sel, backend_wants_q8(n->be, head));
+        op->rows = p->logit_rows;
+        op->n_row = p->b.n_logit;
+    }
+    op_norm(op, p->x, n->hp.d_model, w, n->hp.norm_eps, out);
+}
+
+static void op_embed(struct pass *p, struct op *op)
+{
+    op->kind = OP_EMBED;
+    op->ids = p->b.ids;
+    op->w = p->b.mtp_hidden ? &p->net->mtp_embed : &p->net->embed;
+    op->y = p->x;
+}
+
+/* The MTP layer's input: norm of the embedding, then norm of the trunk's state, side by side. */
+static void op_mtp(struct pass *p, struct op *op)
+{
+    const struct net *n = p->net;
+    uint32_t d = n->hp.d_model;
+    bool q8 = backend_wants_q8(n->be, &n->mtp_proj);
+
+    if (p->step == STEP_MTP_PROJ) {
+        op_matmul(op, act_if(&p->cat, q8), &n->mtp_proj, NULL, p->x, false);
+    } else if (p->step == STEP_MTP_ENORM) {
+        op_norm(op, p->x, d, n->mtp_enorm, n->hp.norm_eps, (struct act){ p->cat.f, NULL, d });
+        op->out_stride = 2 * d;
+    } else {
+        op_norm(op, p->b.mtp_hidden, d, n->mtp_hnorm, n->hp.norm_eps, (struct act){ p->cat.f + d, NULL, d });
+        op->out_stride = 2 * d;
+    }
+}
+
+static void op_build(struct pass *p)
+{
+    const struct net_layer *l = layer_of(p);
+    const struct hparams *hp = &p->net->hp;
+    struct op *op = &p->op;
+    struct act xn = p->xn;
+
+    *op = (struct op){ .n_row = p->b.n_row };
+    switch (p->step) {
+    case STEP_EMBED: op_embed(p, op); break;
+    case STEP_MTP_ENORM: case STEP_MTP_HNORM: case STEP_MTP_PROJ: op_mtp(p, op); break;
+    case STEP_MTP_QUANT: op->kind = OP_QUANT; op->in = p->cat; break;
+    case STEP_ATTN_NORM:
+        op_norm(op, p->x, hp->d_model, l->attn_norm, hp->norm_eps, act_if(&xn, l->attn_q8));
+        break;
+    case STEP_QKV:
+        op_matmul(op, act_if(&xn, l->attn_q8), &l->q, l->q_bias, p->q, false);
+        op_matmul(op, op->in, &l->k, l->k_bias, p->k, false);
+        op_matmul(op, op->in, &l->v, l->v_bias, p->v, false);
+        break;
+    case STEP_HEADS: op_attention(p, op, OP_HEADS); break;
+    case STEP_ATTEND:
+        p->row_group = attend_group(p);
+        op_attention(p, op, OP_ATTEND);
+        break;
+    case STEP_MERGE: op_attention(p, op, OP_MERGE); break;
+    case STEP_O: op_matmul(op, act_if(&p->att, l->o_q8), &l->o, NULL, p->x, true); break;
+    case STEP_FFN_NORM:
+        op_norm(op, p->x, hp->d_model, l->ffn_norm, hp->norm_eps, act_if(&xn, l->ffn_q8));
+        break;
+    case STEP_SWIGLU:
+        op->kind = OP_SWIGLU;
+        op->in = act_if(&xn, l->ffn_q8);
+        op->ffn = &l->dense;
+        op->out = p->dense_h;
+        break;
+    case STEP_DENSE_QUANT: op->kind = OP_QUANT; op->in = p->dense_h; break;
+    case STEP_DOWN: op_matmul(op, act_if(&p->dense_h, l->down_q8), &l->dense.down, NULL, p->x, true); break;
+    case STEP_ROUTER: op_matmul(op, act_if(&xn, false), &l->router, NULL, p->route.logits, false); break;
+    case STEP_TOPK: op_experts(p, op, OP_TOPK); break;
+    case STEP_GROUP: op_experts(p, op, OP_GROUP); break;
+    case STEP_EXPERTS_UP: op_experts(p, op, OP_EXPERTS_UP); break;
+    case STEP_EXPERTS_QUANT: op_experts(p, op, OP_EXPERTS_QUANT); break;
+    case STEP_EXPERTS_DOWN: op_experts(p, op, OP_EXPERTS_DOWN); break;
+    case STEP_COMBINE: op_experts(p, op, OP_COMBINE); break;
+    case STEP_FINAL_NORM: op_final_norm(p, op, false); break;
+    case STEP_HEAD_NORM: op_final_norm(p, op, true); break;
+    case STEP_HEAD: op_head(p, op); break;
+    case STEP_DONE: break;
+    }
+    p->state = (struct op_state){ 0 };
+    p->op_ready = true;
+}
+
+/* ---- order ------------------------------------------------------------------------------------- */
+
+static void keep_residual(const struct pass *p, uint32_t after)
+{
+    uint32_t d = p->net->hp.d_model;
+    if (p->b.residual && !p->b.mtp_hidden) {
+        uint64_t row = (uint64_t)after * p->b.residual_rows + p->b.residual_row;
+        memcpy(p->b.residual + row * d, p->x, (size_t)p->b.n_row * d * sizeof(float));
+    }
+}
+
+static enum step after_attention_rows(struct pass *p)
+{
+    p->row_begin += p->row_group;
+    return p->row_begin < p->b.n_row ? STEP_ATTEND : STEP_O;
+}
+
+static enum step after_layer(struct pass *p)
+{
+    const struct hparams *hp = &p->net->hp;
+    keep_residual(p, p->layer + 1);
+    if (p->b.mtp_hidden || p->layer + 1 == hp->n_layer)
+        return STEP_FINAL_NORM;
+    p->layer++;
+    return STEP_ATTN_NORM;
+}
+
+static enum step step_after(struct pass *p)
+{
+    const struct net_layer *l = layer_of(p);
+    switch (p->step) {
+    case STEP_EMBED:
+        keep_residual(p, 0);
+        return p->b.mtp_hidden ? STEP_MTP_ENORM : STEP_ATTN_NORM;
+    case STEP_MTP_HNORM:
+        return backend_wants_q8(p->net->be, &p->net->mtp_proj) ? STEP_MTP_QUANT : STEP_MTP_PROJ;
+    case STEP_MTP_PROJ: return STEP_ATTN_NORM;
+    case STEP_HEADS: p->row_begin = 0; return STEP_ATTEND;
+    case STEP_MERGE: return after_attention_rows(p);
+    case STEP_FFN_NORM: return l->moe ? STEP_ROUTER : STEP_SWIGLU;
+    case STEP_SWIGLU: return l->down_q8 ? STEP_DENSE_QUANT : STEP_DOWN;
+    case STEP_DOWN: case STEP_COMBINE: return after_layer(p);
+    case STEP_EXPERTS_UP: return l->down_q8 ? STEP_EXPERTS_QUANT : STEP_EXPERTS_DOWN;
+    case STEP_FINAL_NORM: return p->b.n_logit ? STEP_HEAD_NORM : STEP_DONE;
+    default: return p->step + 1;
+    }
+}
+
+bool pass_run(struct pass *p, uint64_t deadline, const atomic_bool *stop)
+{
+    while (p->step != STEP_DONE) {
+        if (!p->op_ready)
+            op_build(p);
+        if (!backend_run(p->net->be, &p->op, &p->state, deadline, stop))
+            return false;
+        p->op_ready = false;
+        p->step = step_after(p);
+        if (p->step != STEP_DONE &&
+            ((deadline && os_now_ns() >= deadline) || (stop && atomic_load_explicit(stop, memory_order_relaxed))))
+            return false;
+    }
+    return true;
+}
+
+double pass_progress(const struct pass *p)
+{
+    uint32_t n = p->net->hp.n_layer;
+    if (p->step == STEP_DONE)
+        return 1.0;
+    return p->b.mtp_hidden ? 0.5 : ((double)p->layer + (double)p->step / STEP_DONE) / (n + 1);
+}
+
+const float *pass_logits(const struct pass *p, uint32_t i)
+{
+    return p->logits + (size_t)i * p->net->hp.n_vocab;
+}
+
+const float *pass_hidden(const struct pass *p, uint32_t row)
+{
+    return p->hidden + (size_t)row * p->net->hp.d_model;
+}
