@@ -144,6 +144,9 @@ struct op_state {
 
 /* Runs tiles until the operation is done (true), or until `deadline` (os_now_ns; 0: none) has passed or *stop is set
  * (false). At least one slice is run. A slice is planned to take at most 1 ms. */
-bool backend_run(struct backend *be, const struct op *op, struct op_state *st, uint64_t deadline, const atomic_bool *stop);
+bool backend_run(struct backend *be, const struct op *op, struct op_state *st, void *work, uint64_t deadline,
+    const atomic_bool *stop);
+/* Bytes of `work`, 64-byte aligned: scratch of the tasks, one for each pass that may run at the same time. */
+size_t backend_work_bytes(const struct backend *be);
 
 #endif

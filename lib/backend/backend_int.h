@@ -12,8 +12,7 @@ struct backend {
     uint32_t width;
     uint32_t cpu;
     bool float_activations;
-    void **scratch;          /* [width] one for each task of a slice */
-    size_t scratch_bytes;
+    size_t scratch_bytes;    /* of one task */
 };
 
 /* What a tile costs, for planning slices before anything was measured. */

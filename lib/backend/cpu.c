@@ -1,23 +1,10 @@
-/* cpu.c: the CPU backend's object and its slicing of operations. It owns the kernel table, the threads and one scratch
- * area per task; all live as long as the model. */
+/* cpu.c: the CPU backend's object and its slicing of operations. It owns the kernel table and the threads;
+ * both live as long as the model. */
 #include "backend_int.h"
 
 #define SLICE_NS 700000u         /* a slice's planned length: under the 1 ms that a unit of work may take */
 #define BYTES_PER_US 4000u       /* pessimistic rates of one thread, until a slice has been measured */
 #define MACS_PER_US 16000u
-
-static int32_t scratch_open(struct backend *be, glm_error *err)
-{
-    be->scratch = mem_zarray(be->mem, be->width, sizeof *be->scratch);
-    if (!be->scratch)
-        return err_nomem(err, "scratch");
-    for (uint32_t i = 0; i < be->width; i++) {
-        be->scratch[i] = mem_alloc(be->mem, be->scratch_bytes);
-        if (!be->scratch[i])
-            return err_nomem(err, "scratch");
-    }
-    return GLM_OK;
-}
 
 int32_t backend_open(struct mem *m, const struct backend_options *opt, struct backend **out, glm_error *err)
 {
@@ -36,10 +23,7 @@ int32_t backend_open(struct mem *m, const struct backend_options *opt, struct ba
     if (rc)
         goto fail;
     be->width = pool_width(be->pool);
-    be->scratch_bytes = opt->scratch_bytes;
-    rc = scratch_open(be, err);
-    if (rc)
-        goto fail;
+    be->scratch_bytes = (opt->scratch_bytes + 63) & ~(size_t)63;
     *out = be;
     return GLM_OK;
 fail:
@@ -51,9 +35,6 @@ void backend_close(struct backend *be)
 {
     if (!be)
         return;
-    for (uint32_t i = 0; be->scratch && i < be->width; i++)
-        mem_free(be->mem, be->scratch[i]);
-    mem_free(be->mem, be->scratch);
     pool_close(be->pool);
     mem_free(be->mem, be);
 }
@@ -64,6 +45,7 @@ size_t backend_scratch_bytes(uint32_t n_in_max, uint32_t d_head, uint32_t n_q)
     return mm > at ? mm : at;
 }
 
+size_t backend_work_bytes(const struct backend *be) { return be->scratch_bytes * be->width; }
 uint32_t backend_width(const struct backend *be) { return be->width; }
 uint32_t backend_cpu(const struct backend *be) { return be->cpu; }
 
@@ -89,6 +71,7 @@ size_t kv_page_bytes(const struct kv_shape *s, uint32_t type)
 struct slice {
     const struct backend *be;
     const struct op *op;
+    uint8_t *work;
     atomic_uint next;
     uint32_t end;
 };
@@ -101,7 +84,7 @@ static void GLM_CALL slice_task(void *task, uint32_t index)
         uint32_t tile = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
         if (tile >= s->end)
             return;
-        op_tile(s->be, s->op, tile, s->be->scratch[index]);
+        op_tile(s->be, s->op, tile, s->work + index * s->be->scratch_bytes);
     }
 }
 
@@ -122,11 +105,11 @@ static uint32_t slice_tiles(const struct backend *be, const struct op_state *st,
     return n < left ? (uint32_t)n : left;
 }
 
-static void slice_run(struct backend *be, const struct op *op, struct op_state *st, uint32_t n)
+static void slice_run(struct backend *be, const struct op *op, struct op_state *st, void *work, uint32_t n)
 {
     uint64_t begin = os_now_ns();
     uint32_t width = n < be->width ? n : be->width;
-    struct slice s = { .be = be, .op = op, .end = st->tile + n };
+    struct slice s = { .be = be, .op = op, .work = work, .end = st->tile + n };
 
     atomic_init(&s.next, st->tile);
     pool_run(be->pool, slice_task, &s, width);
@@ -134,7 +117,8 @@ static void slice_run(struct backend *be, const struct op *op, struct op_state *
     st->ns_per_tile = (os_now_ns() - begin) * width / n;
 }
 
-bool backend_run(struct backend *be, const struct op *op, struct op_state *st, uint64_t deadline, const atomic_bool *stop)
+bool backend_run(struct backend *be, const struct op *op, struct op_state *st, void *work, uint64_t deadline,
+    const atomic_bool *stop)
 {
     if (!st->planned) {
         struct tile_cost cost = { 0, 0 };
@@ -145,7 +129,7 @@ bool backend_run(struct backend *be, const struct op *op, struct op_state *st, u
     }
     while (st->tile < st->n_tile) {
         uint64_t now = deadline ? os_now_ns() : 0;
-        slice_run(be, op, st, slice_tiles(be, st, deadline > now ? deadline - now : deadline ? 0 : SLICE_NS));
+        slice_run(be, op, st, work, slice_tiles(be, st, deadline > now ? deadline - now : deadline ? 0 : SLICE_NS));
         if (st->tile < st->n_tile && ((deadline && os_now_ns() >= deadline) ||
                 (stop && atomic_load_explicit(stop, memory_order_relaxed))))
             return false;

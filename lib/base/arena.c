@@ -1,5 +1,5 @@
-/* arena.c: many small objects that die together. Owns a list of chunks taken from a struct mem; objects are cut from
- * the top chunk and live until arena_free. */
+/* arena.c: many small objects that die together. Owns a list of chunks taken from a struct mem;
+ * objects are cut from the top chunk and live until arena_free. */
 #include "base.h"
 
 #include <string.h>
@@ -38,7 +38,8 @@ static struct arena_chunk *add_chunk(struct arena *a, size_t need)
         return NULL;
     c->size = size;
     c->used = sizeof *c;
-    if (own && a->top) { /* a large object goes below the top, which still has room for small ones */
+    if (own &&
+        a->top) { /* a large object goes below the top, which still has room for small ones */
         c->next = a->top->next;
         a->top->next = c;
     } else {

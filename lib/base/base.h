@@ -20,7 +20,7 @@
 
 /* Fills err (if not NULL) and returns code. `where` is a file, tensor, key or JSON pointer, or NULL; long ones keep
  * their end. fmt knows %s %.*s %d %u %x %zu %lld %llu (PRIu64) only: no floating point, so no locale. The message is
- * cut at a UTF-8 boundary. */
+ * cut at a UTF-8 boundary; ill-formed bytes of an argument show as '?'. Arguments may point into err itself. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 5, 6)))
 #endif
@@ -38,7 +38,7 @@ struct mem {
 
 void mem_init(struct mem *m, const glm_allocator *hook); /* NULL: aligned malloc and free */
 void *mem_alloc(struct mem *m, size_t size);             /* 64-byte aligned, content undefined; NULL: out of memory */
-void *mem_zalloc(struct mem *m, size_t size);            /* zero-filled */
+void *mem_zalloc(struct mem *m, size_t size);            /* zero-filled: touches every page */
 void *mem_array(struct mem *m, size_t n, size_t size);   /* n * size checked for overflow; content undefined */
 void *mem_zarray(struct mem *m, size_t n, size_t size);
 void *mem_resize(struct mem *m, void *ptr, size_t size); /* content kept up to the smaller size; NULL: ptr is as it was */
@@ -56,7 +56,7 @@ char *arena_copy(struct arena *a, const void *bytes, size_t size); /* and a NUL 
 void arena_free(struct arena *a);                                  /* everything; usable again */
 
 /* A growing byte string with a sticky failure, so that callers test once at the end. data is NUL-terminated whenever
- * it is not NULL. */
+ * it is not NULL. What is put may not lie in the buffer itself. */
 struct buf {
     struct mem *mem;
     char *data;
@@ -90,7 +90,7 @@ size_t utf8_valid_prefix(const char *text, size_t size); /* bytes up to the firs
 bool utf8_is_valid(const char *text, size_t size, size_t *bad); /* *bad: offset of the first bad byte */
 /* Decodes one code point at text (size > 0); returns its length, or 0 where the sequence is ill-formed or cut. */
 uint32_t utf8_decode(const char *text, size_t size, uint32_t *code_point);
-uint32_t utf8_encode(uint32_t code_point, char out[4]); /* length */
+uint32_t utf8_encode(uint32_t code_point, char out[4]); /* length; 0: a surrogate or above U+10FFFF */
 /* Resolves GLM_NTS, checks the text; GLM_EINVAL for NULL with a size, GLM_EUTF8 with the offset. */
 int32_t utf8_argument(const char *text, size_t *size, const char *what, glm_error *err);
 
@@ -107,7 +107,8 @@ struct json {
     uint32_t span;      /* values from this one to its last descendant, this one included */
     uint32_t count;     /* elements of an array, members of an object */
     uint32_t size;      /* bytes of text */
-    const char *text;   /* JSON_STRING: decoded, valid UTF-8, NUL-terminated; JSON_NUMBER: as spelled */
+    const char *text;   /* JSON_STRING: decoded, valid UTF-8; JSON_NUMBER: as spelled. In a document NUL-terminated;
+                         * a reader's text is mostly a view into the source: go by size, there is no NUL */
     uint64_t offset;    /* of the value's first byte in the document */
 };
 
@@ -119,7 +120,8 @@ struct json_doc {
 
 #define JSON_REFUSE_DUPLICATES 1u /* of keys in one object: GLM_EFORMAT at the second (default: the last one wins) */
 
-/* Parses a whole document (RFC 8259, UTF-8, lone surrogates refused). Iterative: stack use does not grow with depth.
+/* Parses a whole document (RFC 8259, UTF-8, lone surrogates refused). GLM_EFORMAT with the byte's offset; GLM_ELIMIT
+ * where it is nested deeper than JSON_DEPTH_MAX. Iterative: stack use does not grow with depth.
  * The document is independent of `text` afterwards. `where` names the file in errors. */
 int32_t json_parse(struct mem *m, const char *text, size_t size, uint32_t flags, const char *where,
     struct json_doc *doc, glm_error *err);
@@ -132,7 +134,8 @@ const struct json *json_next(const struct json *container, const struct json *v)
 bool json_is_text(const struct json *v, const char *text); /* a string equal to text */
 bool json_u64(const struct json *v, uint64_t *out);        /* an integral number in range; 1.0 and 1e3 count */
 bool json_i64(const struct json *v, int64_t *out);
-bool json_f64(const struct json *v, double *out);          /* correctly rounded, no locale */
+bool json_f64(const struct json *v, double *out);          /* correctly rounded in any rounding mode, no locale;
+                                                            * 1e999: false, *out is infinite */
 bool json_bool(const struct json *v, bool *out);
 /* Nodes equal as JSON values (numbers by value, object members in any order). */
 bool json_equal(const struct json *a, const struct json *b);
@@ -156,9 +159,10 @@ void json_reader_free(struct json_reader *r);
 /* Writing. A string with its quotes, escaped as Python's json.dumps(ensure_ascii=False) does. */
 void json_put_string(struct buf *b, const char *text, size_t size);
 /* A value in the style of json.dumps(ensure_ascii=False): separators ", " and ": ", key order kept, numbers as Python
- * prints them after reading (1.0 -> 1.0, 1e-07 -> 1e-07, 10000000000000000000000 kept, 1E5 -> 100000.0). */
+ * prints them after reading (1.0 -> 1.0, 1e-07 -> 1e-07, 10000000000000000000000 kept, 1E5 -> 100000.0, -0 -> 0); a
+ * number that no double holds (1e999) keeps its spelling. For values of a document, not of a reader. */
 void json_put_value(struct buf *b, const struct json *v);
-void json_put_f64(struct buf *b, double v); /* shortest round-trip digits, Python's repr */
+void json_put_f64(struct buf *b, double v); /* shortest round-trip digits, Python's repr; NaN, Infinity, -Infinity */
 
 /* ---- the machine (os.c, cpu.c, pool.c, fpenv.c) ------------------------------------------------------------------ */
 
@@ -178,6 +182,8 @@ struct file {
 void fs_init(struct fs *fs, const glm_files *hook); /* NULL: pread and mmap */
 int32_t fs_open(const struct fs *fs, const char *name, struct file *out, glm_error *err); /* GLM_EIO with errno's text */
 bool fs_exists(const struct fs *fs, const char *name);
+/* Past the end of the file: GLM_EFORMAT; unreadable: GLM_EIO. A map of 0 bytes is GLM_EINVAL, one without a hook for
+ * it GLM_ENOTSUP. */
 int32_t fs_read(const struct file *f, uint64_t offset, void *to, uint64_t size, const char *name, glm_error *err);
 int32_t fs_map(const struct file *f, uint64_t offset, uint64_t size, const void **at, glm_error *err); /* read-only */
 void fs_unmap(const struct file *f, const void *at, uint64_t size);
@@ -192,7 +198,9 @@ int32_t fs_load(struct mem *m, const struct fs *fs, const char *name, uint64_t l
 #define CPU_BF16 8u      /* AVX512_BF16 */
 uint32_t cpu_detect(void); /* the bits that CPU and operating system support; asked once per model, never cached */
 
-/* Parking threads, or the host's runner. pool_run may be called from any number of threads: calls take turns. */
+/* Parking threads, or the host's runner. pool_run may be called from any number of threads: on our own threads calls
+ * take turns; a host's runner gets them as they come, since its caller may work on other jobs while it waits, and a
+ * lock held there could wait for itself. n_threads counts the caller; 0: os_n_cpu, at most 8. Tasks call no pool_run. */
 struct pool;
 int32_t pool_open(struct mem *m, uint32_t n_threads, const glm_runner *runner, struct pool **out, glm_error *err);
 void pool_close(struct pool *p);

@@ -6,8 +6,9 @@
 
 #include <stdarg.h>
 
-/* Formats into to[capacity] (capacity > 0), NUL-terminated, cut at a UTF-8 boundary, ill-formed bytes shown as '?';
- * returns the length. Knows %s %.*s %c %d %u %x %% with l, ll and z; stops at anything else. */
+/* Formats into to[capacity] (capacity > 0), NUL-terminated, cut at a UTF-8 boundary, ill-formed
+ * bytes shown as '?'; returns the length. Knows %s %.*s %c %d %u %x %% with l, ll and z; stops at
+ * anything else. */
 size_t text_format(char *to, size_t capacity, const char *fmt, va_list args);
 
 /* Two numbers of a document have the same value, however they are spelled (json_number.c). */

@@ -1,5 +1,5 @@
-/* buf.c: a growing byte string. Owns its data, which moves when it grows, until buf_free. A failed allocation sticks
- * and later writes do nothing, so that callers test once. */
+/* buf.c: a growing byte string. Owns its data, which moves when it grows, until buf_free. A failed
+ * allocation sticks and later writes do nothing, so that callers test once. */
 #include "base.h"
 
 #include <string.h>
@@ -24,7 +24,9 @@ bool buf_reserve(struct buf *b, size_t extra)
     if (extra > PTRDIFF_MAX - b->size - 1)
         goto fail;
     need = b->size + extra + 1;
-    capacity = b->capacity < 64 ? 64 : b->capacity > PTRDIFF_MAX / 2 ? PTRDIFF_MAX : 2 * b->capacity;
+    capacity = b->capacity < 64                ? 64
+               : b->capacity > PTRDIFF_MAX / 2 ? PTRDIFF_MAX
+                                               : 2 * b->capacity;
     if (capacity < need)
         capacity = need;
     data = mem_resize(b->mem, b->data, capacity);

@@ -1,6 +1,7 @@
-/* err.c: filling error records, and the small formatter that they and the log share. The C library's printf family is
- * avoided: it reads the locale and may allocate. Owns nothing; every text is built on the stack and copied, so that an
- * argument may point into the record that is being filled. */
+/* err.c: filling error records, and the small formatter that they and the log share. The C
+ * library's printf family is avoided: it reads the locale and may allocate. Owns nothing; every
+ * text is built on the stack and copied, so that an argument may point into the record that is
+ * being filled. */
 #include "base_int.h"
 
 #include <string.h>
@@ -41,7 +42,8 @@ static size_t bounded_length(const char *text, size_t limit)
     return end ? (size_t)(end - text) : limit;
 }
 
-/* Cuts an unfinished sequence at the end and replaces other ill-formed bytes: file and tensor names come from files. */
+/* Cuts an unfinished sequence at the end and replaces other ill-formed bytes: file and tensor names
+ * come from files. */
 static size_t make_valid(char *text, size_t size, bool cut)
 {
     size_t at = utf8_valid_prefix(text, size);
@@ -60,12 +62,14 @@ static size_t make_valid(char *text, size_t size, bool cut)
     return size;
 }
 
-/* A list of variable arguments is passed on by pointer only inside a struct: as an array type it decays otherwise. */
+/* A list of variable arguments is passed on by pointer only inside a struct: as an array type it
+ * decays otherwise. */
 struct arguments {
     va_list list;
 };
 
-static void write_integer(struct writer *w, struct arguments *args, char conversion, int longs, bool is_size)
+static void write_integer(
+    struct writer *w, struct arguments *args, char conversion, int longs, bool is_size)
 {
     uint64_t u;
 
@@ -96,7 +100,8 @@ static void write_text(struct writer *w, const char *text, size_t limit)
     write_bytes(w, text, limit == SIZE_MAX ? strlen(text) : bounded_length(text, limit));
 }
 
-/* One conversion, fmt behind its '%'; returns the place behind it, or NULL where it is none of ours. */
+/* One conversion, fmt behind its '%'; returns the place behind it, or NULL where it is none of
+ * ours. */
 static const char *write_conversion(struct writer *w, const char *fmt, struct arguments *args)
 {
     size_t limit = SIZE_MAX;
@@ -113,12 +118,8 @@ static const char *write_conversion(struct writer *w, const char *fmt, struct ar
     if (*fmt == 'z')
         is_size = true, fmt++;
     switch (*fmt) {
-    case '%':
-        write_bytes(w, "%", 1);
-        break;
-    case 's':
-        write_text(w, va_arg(args->list, const char *), limit);
-        break;
+    case '%': write_bytes(w, "%", 1); break;
+    case 's': write_text(w, va_arg(args->list, const char *), limit); break;
     case 'c': {
         char c = (char)va_arg(args->list, int);
         write_bytes(w, &c, 1);
@@ -126,18 +127,15 @@ static const char *write_conversion(struct writer *w, const char *fmt, struct ar
     }
     case 'd':
     case 'u':
-    case 'x':
-        write_integer(w, args, *fmt, longs, is_size);
-        break;
-    default:
-        return NULL;
+    case 'x': write_integer(w, args, *fmt, longs, is_size); break;
+    default: return NULL;
     }
     return fmt + 1;
 }
 
 size_t text_format(char *to, size_t capacity, const char *fmt, va_list args)
 {
-    struct writer w = { to, 0, capacity - 1 };
+    struct writer w = {to, 0, capacity - 1};
     struct arguments copy;
 
     va_copy(copy.list, args);
@@ -172,7 +170,8 @@ static void keep_end(char *to, size_t capacity, const char *from)
     to[size] = 0;
 }
 
-int32_t err_set(glm_error *err, int32_t code, uint64_t offset, const char *where, const char *fmt, ...)
+int32_t err_set(
+    glm_error *err, int32_t code, uint64_t offset, const char *where, const char *fmt, ...)
 {
     char message[sizeof err->message], place[sizeof err->where];
     va_list args;

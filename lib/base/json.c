@@ -1,20 +1,21 @@
-/* json.c: the JSON reader (RFC 8259, strict), one event per call. Owns the scratch that holds decoded strings; other
- * texts are views into the document, which must outlive the reader. The stack does not grow with the depth: open
- * containers are one byte each in the reader. */
+/* json.c: the JSON reader (RFC 8259, strict), one event per call. Owns the scratch that holds
+ * decoded strings; other texts are views into the document, which must outlive the reader. The
+ * stack does not grow with the depth: open containers are one byte each in the reader. */
 #include "base.h"
 
 #include <string.h>
 
 enum reader_state {
-    AT_VALUE,          /* a value must come */
-    AT_FIRST_ELEMENT,  /* behind '[': a value or ']' */
-    AT_FIRST_KEY,      /* behind '{': a key or '}' */
-    AT_COLON,          /* behind a key */
-    BEHIND_VALUE,      /* ',' or the closing bracket, or the end */
+    AT_VALUE,         /* a value must come */
+    AT_FIRST_ELEMENT, /* behind '[': a value or ']' */
+    AT_FIRST_KEY,     /* behind '{': a key or '}' */
+    AT_COLON,         /* behind a key */
+    BEHIND_VALUE,     /* ',' or the closing bracket, or the end */
     FAILED
 };
 
-void json_reader_init(struct json_reader *r, struct mem *m, const char *text, size_t size, const char *where)
+void json_reader_init(
+    struct json_reader *r, struct mem *m, const char *text, size_t size, const char *where)
 {
     r->text = text;
     r->where = where;
@@ -32,7 +33,8 @@ void json_reader_free(struct json_reader *r)
         buf_free(&r->scratch);
 }
 
-static enum json_event fail(struct json_reader *r, glm_error *err, int32_t code, size_t at, const char *what)
+static enum json_event fail(
+    struct json_reader *r, glm_error *err, int32_t code, size_t at, const char *what)
 {
     r->state = FAILED;
     r->pos = at;
@@ -50,12 +52,14 @@ static void skip_space(struct json_reader *r)
     const char *text = r->text;
     size_t at = r->pos, size = r->size;
 
-    while (at < size && (text[at] == ' ' || text[at] == '\n' || text[at] == '\r' || text[at] == '\t'))
+    while (
+        at < size && (text[at] == ' ' || text[at] == '\n' || text[at] == '\r' || text[at] == '\t'))
         at++;
     r->pos = at;
 }
 
-static void set_value(struct json_reader *r, enum json_type type, const char *text, size_t size, size_t offset)
+static void set_value(
+    struct json_reader *r, enum json_type type, const char *text, size_t size, size_t offset)
 {
     r->value.type = (uint8_t)type;
     r->value.span = 1;
@@ -65,10 +69,11 @@ static void set_value(struct json_reader *r, enum json_type type, const char *te
     r->value.offset = offset;
 }
 
-/* ---- strings ------------------------------------------------------------------------------------------------------- */
+/* ---- strings --------------------------------------------------------------------------------- */
 
-/* True where one of the eight bytes is a quote, a backslash, a control character or not ASCII. The classic test of a
- * word for small bytes may name a byte too many behind a true hit, never one too few. */
+/* True where one of the eight bytes is a quote, a backslash, a control character or not ASCII. The
+ * classic test of a word for small bytes may name a byte too many behind a true hit, never one too
+ * few. */
 static bool has_special(uint64_t x)
 {
     const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
@@ -77,8 +82,8 @@ static bool has_special(uint64_t x)
     return ((x - ones * 0x20) | (quote - ones) | (escape - ones) | x) & tops;
 }
 
-/* From `at` over plain characters; returns the place of the quote, escape, control character, ill-formed sequence or
- * end that stops it. */
+/* From `at` over plain characters; returns the place of the quote, escape, control character,
+ * ill-formed sequence or end that stops it. */
 static size_t scan_plain(const char *text, size_t size, size_t at)
 {
     for (;;) {
@@ -125,7 +130,8 @@ static int32_t hex4(const char *text)
     return value;
 }
 
-/* The \u escape at text + at into the scratch; returns its length, or 0 where it is malformed or half a pair. */
+/* The \u escape at text + at into the scratch; returns its length, or 0 where it is malformed or
+ * half a pair. */
 static size_t unicode_escape(struct json_reader *r, size_t at)
 {
     int32_t high, low;
@@ -178,7 +184,8 @@ static enum json_event stopped_in_string(struct json_reader *r, size_t at, glm_e
 }
 
 /* The rest of a string with escapes, from its first one at `at`. */
-static enum json_event read_escaped(struct json_reader *r, size_t start, size_t at, enum json_event event, glm_error *err)
+static enum json_event read_escaped(
+    struct json_reader *r, size_t start, size_t at, enum json_event event, glm_error *err)
 {
     buf_clear(&r->scratch);
     buf_put(&r->scratch, r->text + start + 1, at - start - 1);
@@ -227,7 +234,7 @@ static enum json_event read_string(struct json_reader *r, enum json_event event,
     return event;
 }
 
-/* ---- numbers and words ------------------------------------------------------------------------------------------------ */
+/* ---- numbers and words ----------------------------------------------------------------------- */
 
 static bool is_digit(const struct json_reader *r, size_t at)
 {
@@ -269,7 +276,8 @@ static enum json_event read_number(struct json_reader *r, glm_error *err)
     return JSON_EV_VALUE;
 }
 
-static enum json_event read_word(struct json_reader *r, enum json_type type, const char *word, glm_error *err)
+static enum json_event read_word(
+    struct json_reader *r, enum json_type type, const char *word, glm_error *err)
 {
     size_t start = r->pos, size = strlen(word);
 
@@ -282,7 +290,7 @@ static enum json_event read_word(struct json_reader *r, enum json_type type, con
     return JSON_EV_VALUE;
 }
 
-/* ---- structure --------------------------------------------------------------------------------------------------------- */
+/* ---- structure ------------------------------------------------------------------------------- */
 
 static enum json_event open_container(struct json_reader *r, enum json_type type, glm_error *err)
 {
@@ -308,19 +316,12 @@ static enum json_event read_value(struct json_reader *r, glm_error *err)
     char c = r->pos < r->size ? r->text[r->pos] : 0;
 
     switch (c) {
-    case '"':
-        r->state = BEHIND_VALUE;
-        return read_string(r, JSON_EV_VALUE, err);
-    case '{':
-        return open_container(r, JSON_OBJECT, err);
-    case '[':
-        return open_container(r, JSON_ARRAY, err);
-    case 't':
-        return read_word(r, JSON_TRUE, "true", err);
-    case 'f':
-        return read_word(r, JSON_FALSE, "false", err);
-    case 'n':
-        return read_word(r, JSON_NULL, "null", err);
+    case '"': r->state = BEHIND_VALUE; return read_string(r, JSON_EV_VALUE, err);
+    case '{': return open_container(r, JSON_OBJECT, err);
+    case '[': return open_container(r, JSON_ARRAY, err);
+    case 't': return read_word(r, JSON_TRUE, "true", err);
+    case 'f': return read_word(r, JSON_FALSE, "false", err);
+    case 'n': return read_word(r, JSON_NULL, "null", err);
     default:
         if (c == '-' || (c >= '0' && c <= '9'))
             return read_number(r, err);
@@ -350,7 +351,8 @@ static enum json_event read_separator(struct json_reader *r, glm_error *err)
     if (r->pos < r->size && r->text[r->pos] == (in_object ? '}' : ']'))
         return close_container(r);
     if (r->pos == r->size || r->text[r->pos] != ',')
-        return malformed(r, err, r->pos, in_object ? "',' or '}' was expected" : "',' or ']' was expected");
+        return malformed(
+            r, err, r->pos, in_object ? "',' or '}' was expected" : "',' or ']' was expected");
     r->pos++;
     skip_space(r);
     return in_object ? read_key(r, err) : read_value(r, err);
@@ -365,22 +367,18 @@ enum json_event json_reader_next(struct json_reader *r, glm_error *err)
     skip_space(r);
     c = r->pos < r->size ? r->text[r->pos] : 0;
     switch ((enum reader_state)r->state) {
-    case AT_FIRST_ELEMENT:
-        return c == ']' ? close_container(r) : read_value(r, err);
-    case AT_FIRST_KEY:
-        return c == '}' ? close_container(r) : read_key(r, err);
+    case AT_FIRST_ELEMENT: return c == ']' ? close_container(r) : read_value(r, err);
+    case AT_FIRST_KEY: return c == '}' ? close_container(r) : read_key(r, err);
     case AT_COLON:
         if (c != ':')
             return malformed(r, err, r->pos, "':' was expected");
         r->pos++;
         skip_space(r);
         return read_value(r, err);
-    case BEHIND_VALUE:
-        return read_separator(r, err);
+    case BEHIND_VALUE: return read_separator(r, err);
     case AT_VALUE:
     case FAILED:
-    default:
-        return read_value(r, err);
+    default: return read_value(r, err);
     }
 }
 

@@ -1,21 +1,17 @@
-/* json_dom.c: a parsed document as one flat array of values, and asking it. The document is read twice: once to check
- * it and count, once to fill, so that it is exactly two blocks in its arena, which live until json_free. */
+/* json_dom.c: a parsed document as one flat array of values, and asking it. The document is read
+ * twice: once to check it and count, once to fill, so that it is exactly two blocks in its arena,
+ * which live until json_free. */
 #include "base.h"
 #include "base_int.h"
 
 #include <string.h>
 
-/* ---- parsing -------------------------------------------------------------------------------------------------------- */
+/* ---- parsing --------------------------------------------------------------------------------- */
 
 struct counts {
     uint64_t n_value, n_text; /* values; bytes of their texts with a NUL each */
     uint32_t n_member;        /* of the largest object */
 };
-
-static int32_t status_of(const glm_error *err)
-{
-    return err->code;
-}
 
 /* Reads and checks the whole document. */
 static int32_t count_values(struct json_reader *r, struct counts *n, glm_error *err)
@@ -23,7 +19,7 @@ static int32_t count_values(struct json_reader *r, struct counts *n, glm_error *
     for (;;) {
         enum json_event event = json_reader_next(r, err);
         if (event == JSON_EV_ERROR)
-            return status_of(err);
+            return err->code;
         if (event == JSON_EV_END)
             break;
         if (event == JSON_EV_CLOSE)
@@ -33,12 +29,14 @@ static int32_t count_values(struct json_reader *r, struct counts *n, glm_error *
             n->n_text += (uint64_t)r->value.size + 1;
     }
     if (n->n_value > UINT32_MAX)
-        return err_set(err, GLM_ELIMIT, 0, r->where, "the JSON document has more than 4 billion values");
+        return err_set(
+            err, GLM_ELIMIT, 0, r->where, "the JSON document has more than 4 billion values");
     return GLM_OK;
 }
 
 /* The second reading; it fails only for want of scratch. */
-static int32_t fill_values(struct json_reader *r, struct json *values, char *text, struct counts *n, glm_error *err)
+static int32_t fill_values(
+    struct json_reader *r, struct json *values, char *text, struct counts *n, glm_error *err)
 {
     uint32_t open[JSON_DEPTH_MAX], at = 0, depth = 0;
 
@@ -47,7 +45,7 @@ static int32_t fill_values(struct json_reader *r, struct json *values, char *tex
         struct json *v;
 
         if (event == JSON_EV_ERROR)
-            return status_of(err);
+            return err->code;
         if (event == JSON_EV_END)
             return GLM_OK;
         if (event == JSON_EV_CLOSE) {
@@ -78,7 +76,7 @@ static int32_t fill_values(struct json_reader *r, struct json *values, char *tex
     }
 }
 
-/* ---- duplicate keys --------------------------------------------------------------------------------------------------- */
+/* ---- duplicate keys -------------------------------------------------------------------------- */
 
 static bool same_text(const struct json *a, const struct json *b)
 {
@@ -92,8 +90,8 @@ static bool less(const struct json *a, const struct json *b)
     return memcmp(a->text, b->text, a->size) < 0;
 }
 
-/* A bottom-up merge sort: stable, never worse than n log n on hostile keys, no recursion. Returns where the sorted
- * keys are: in keys or in spare. */
+/* A bottom-up merge sort: stable, never worse than n log n on hostile keys, no recursion. Returns
+ * where the sorted keys are: in keys or in spare. */
 static const struct json **sort_keys(const struct json **keys, const struct json **spare, size_t n)
 {
     for (size_t width = 1; width < n; width *= 2) {
@@ -102,7 +100,8 @@ static const struct json **sort_keys(const struct json **keys, const struct json
             size_t a = start, mid = start + width < n ? start + width : n, b = mid;
             size_t end = n - start > 2 * width ? start + 2 * width : n;
             for (size_t to = start; to < end; to++)
-                spare[to] = a < mid && (b == end || !less(keys[b], keys[a])) ? keys[a++] : keys[b++];
+                spare[to] =
+                    a < mid && (b == end || !less(keys[b], keys[a])) ? keys[a++] : keys[b++];
         }
         swap = keys;
         keys = spare;
@@ -111,7 +110,8 @@ static const struct json **sort_keys(const struct json **keys, const struct json
     return keys;
 }
 
-/* The first key of the object that repeats an earlier one, or NULL. room holds twice the members. */
+/* The first key of the object that repeats an earlier one, or NULL. room holds twice the members.
+ */
 static const struct json *find_duplicate(const struct json *object, const struct json **room)
 {
     const struct json *found = NULL;
@@ -126,8 +126,8 @@ static const struct json *find_duplicate(const struct json *object, const struct
     return found;
 }
 
-static int32_t refuse_duplicates(struct mem *m, const struct json_doc *doc, uint32_t n_member, const char *where,
-    glm_error *err)
+static int32_t refuse_duplicates(
+    struct mem *m, const struct json_doc *doc, uint32_t n_member, const char *where, glm_error *err)
 {
     const struct json **room, *found = NULL;
 
@@ -142,16 +142,17 @@ static int32_t refuse_duplicates(struct mem *m, const struct json_doc *doc, uint
     mem_free(m, room);
     if (!found)
         return GLM_OK;
-    return err_set(err, GLM_EFORMAT, found->offset, where, "the JSON key \"%s\" appears twice in one object (byte %llu)",
-        found->text, (unsigned long long)found->offset);
+    return err_set(err, GLM_EFORMAT, found->offset, where,
+        "the JSON key \"%s\" appears twice in one object (byte %llu)", found->text,
+        (unsigned long long)found->offset);
 }
 
 int32_t json_parse(struct mem *m, const char *text, size_t size, uint32_t flags, const char *where,
     struct json_doc *doc, glm_error *err)
 {
     struct json_reader r;
-    struct json_doc d = { { m, NULL }, NULL, 0 };
-    struct counts n = { 0, 0, 0 };
+    struct json_doc d = {{m, NULL}, NULL, 0};
+    struct counts n = {0, 0, 0};
     glm_error own = GLM_ERROR_INIT;
     struct json *values = NULL;
     char *texts = NULL;
@@ -197,11 +198,12 @@ void json_free(struct json_doc *doc)
     doc->n_value = 0;
 }
 
-/* ---- asking --------------------------------------------------------------------------------------------------------- */
+/* ---- asking ---------------------------------------------------------------------------------- */
 
 const struct json *json_first(const struct json *container)
 {
-    if (!container || (container->type != JSON_ARRAY && container->type != JSON_OBJECT) || !container->count)
+    if (!container || (container->type != JSON_ARRAY && container->type != JSON_OBJECT) ||
+        !container->count)
         return NULL;
     return container + 1;
 }
@@ -249,7 +251,7 @@ bool json_bool(const struct json *v, bool *out)
     return true;
 }
 
-/* ---- equality -------------------------------------------------------------------------------------------------------- */
+/* ---- equality -------------------------------------------------------------------------------- */
 
 /* Members that count: of several with one key, the last. */
 static uint32_t count_distinct(const struct json *object)
@@ -267,28 +269,24 @@ static bool same_head(const struct json *a, const struct json *b)
     if (a->type != b->type)
         return false;
     switch (a->type) {
-    case JSON_NUMBER:
-        return decimal_equal(a, b);
-    case JSON_STRING:
-        return same_text(a, b);
-    case JSON_ARRAY:
-        return a->count == b->count;
-    case JSON_OBJECT:
-        return count_distinct(a) == count_distinct(b);
-    default:
-        return true;
+    case JSON_NUMBER: return decimal_equal(a, b);
+    case JSON_STRING: return same_text(a, b);
+    case JSON_ARRAY: return a->count == b->count;
+    case JSON_OBJECT: return count_distinct(a) == count_distinct(b);
+    default: return true;
     }
 }
 
-/* The container of a that is being walked, its counterpart in b, and where the walks stand; as distances from the
- * roots, to keep the stack small. */
+/* The container of a that is being walked, its counterpart in b, and where the walks stand; as
+ * distances from the roots, to keep the stack small. */
 struct level {
     uint32_t a, b, at_a, at_b;
 };
 
-/* The next pair of values to compare under a level; false: the level is done. *b is NULL where b has no such member. */
-static bool next_pair(struct level *l, const struct json *root_a, const struct json *root_b, const struct json **a,
-    const struct json **b)
+/* The next pair of values to compare under a level; false: the level is done. *b is NULL where b
+ * has no such member. */
+static bool next_pair(struct level *l, const struct json *root_a, const struct json *root_b,
+    const struct json **a, const struct json **b)
 {
     const struct json *in_a = root_a + l->a, *in_b = root_b + l->b, *k;
 
@@ -313,7 +311,8 @@ static bool next_pair(struct level *l, const struct json *root_a, const struct j
     }
 }
 
-/* Members are looked up one by one: quadratic in the members of an object, meant for schemas and arguments. */
+/* Members are looked up one by one: quadratic in the members of an object, meant for schemas and
+ * arguments. */
 bool json_equal(const struct json *a, const struct json *b)
 {
     struct level stack[JSON_DEPTH_MAX];
@@ -324,7 +323,7 @@ bool json_equal(const struct json *a, const struct json *b)
         if (!vb || !same_head(va, vb))
             return false;
         if (va->type == JSON_ARRAY || va->type == JSON_OBJECT)
-            stack[depth++] = (struct level){ (uint32_t)(va - a), (uint32_t)(vb - b), 0, 0 };
+            stack[depth++] = (struct level){(uint32_t)(va - a), (uint32_t)(vb - b), 0, 0};
         while (depth && !next_pair(&stack[depth - 1], a, b, &va, &vb))
             depth--;
         if (!depth)

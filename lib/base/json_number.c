@@ -1,15 +1,16 @@
-/* json_number.c: numbers between their decimal spelling and binary, exactly and without the C library, whose functions
- * read the locale and the rounding mode. Everything is integer arithmetic: a host may compute with its own rounding.
- * Owns nothing; big integers live on the stack (half a KiB each). */
+/* json_number.c: numbers between their decimal spelling and binary, exactly and without the C
+ * library, whose functions read the locale and the rounding mode. Everything is integer arithmetic:
+ * a host may compute with its own rounding. Owns nothing; big integers live on the stack (half a
+ * KiB each). */
 #include "base.h"
 #include "base_int.h"
 
 #include <string.h>
 
-/* ---- decimal spelling ------------------------------------------------------------------------------------------------ */
+/* ---- decimal spelling ------------------------------------------------------------------------ */
 
-/* |value| = 0.d1 d2 ... dn x 10^point, d1 and dn not zero; n = 0: zero. The digits stand in first..end, maybe with a
- * decimal point among them. */
+/* |value| = 0.d1 d2 ... dn x 10^point, d1 and dn not zero; n = 0: zero. The digits stand in
+ * first..end, maybe with a decimal point among them. */
 struct decimal {
     const char *first, *end;
     size_t n;
@@ -43,7 +44,7 @@ static int64_t read_exponent(const char *text, const char *end)
 static struct decimal read_decimal(const struct json *v)
 {
     const char *at = v->text, *end = v->text + v->size;
-    struct decimal d = { NULL, NULL, 0, 0, false };
+    struct decimal d = {NULL, NULL, 0, 0, false};
     int64_t index = 0, dot = -1, first = 0, last = 0;
 
     if (*at == '-') {
@@ -92,7 +93,7 @@ bool decimal_equal(const struct json *a, const struct json *b)
     return true;
 }
 
-/* ---- integers ---------------------------------------------------------------------------------------------------------- */
+/* ---- integers -------------------------------------------------------------------------------- */
 
 static bool magnitude(const struct decimal *d, uint64_t *out)
 {
@@ -138,7 +139,7 @@ bool json_i64(const struct json *v, int64_t *out)
     return true;
 }
 
-/* ---- big integers ------------------------------------------------------------------------------------------------------ */
+/* ---- big integers ---------------------------------------------------------------------------- */
 
 /* The largest here: 771 digits over 10^1116, in front of which 64 bits of quotient: 3,800 bits. */
 enum { BIG_WORDS = 128 };
@@ -226,7 +227,8 @@ static int big_compare_sum(const struct big *a, const struct big *b, const struc
     return big_compare(&sum, c);
 }
 
-/* a -= b * factor, where a has a word more than b or as many; returns what could not be taken from a's highest word. */
+/* a -= b * factor, where a has a word more than b or as many; returns what could not be taken from
+ * a's highest word. */
 static uint32_t big_take(struct big *a, const struct big *b, uint32_t factor)
 {
     uint64_t carry = 0;
@@ -240,8 +242,8 @@ static uint32_t big_take(struct big *a, const struct big *b, uint32_t factor)
     return (uint32_t)carry;
 }
 
-/* a / b below 2^32, a becomes the remainder; b's highest bit is set: then the guess from the highest words is at most
- * two too large (Knuth, volume 2, 4.3.1 D). */
+/* a / b below 2^32, a becomes the remainder; b's highest bit is set: then the guess from the
+ * highest words is at most two too large (Knuth, volume 2, 4.3.1 D). */
 static uint32_t big_divide(struct big *a, const struct big *b)
 {
     uint64_t top, guess;
@@ -270,12 +272,13 @@ static uint32_t big_divide(struct big *a, const struct big *b)
     return (uint32_t)guess;
 }
 
-/* ---- decimal to double ---------------------------------------------------------------------------------------------------- */
+/* ---- decimal to double ----------------------------------------------------------------------- */
 
 /* No tie between two doubles has more digits: beyond, only whether something follows matters. */
 enum { DIGITS_MAX = 770 };
 
-/* The double nearest to (quotient + something below 1 where inexact) x 2^-scale, as bits; quotient >= 2^62. */
+/* The double nearest to (quotient + something below 1 where inexact) x 2^-scale, as bits; quotient
+ * >= 2^62. */
 static uint64_t round_to_double(uint64_t quotient, bool inexact, int32_t scale)
 {
     int32_t drop = 64 - __builtin_clzll(quotient) - 53;
@@ -346,7 +349,7 @@ bool json_f64(const struct json *v, double *out)
     return (bits & infinity) != infinity;
 }
 
-/* ---- double to decimal ---------------------------------------------------------------------------------------------------- */
+/* ---- double to decimal ----------------------------------------------------------------------- */
 
 enum { SHORTEST_MAX = 17 };
 
@@ -358,8 +361,10 @@ struct interval {
 
 static void interval_init(struct interval *i, uint64_t mantissa, int32_t exponent)
 {
-    bool narrow = mantissa == UINT64_C(1) << 52 && exponent > -1074; /* the neighbour below is half as far */
-    uint32_t up = exponent > 0 ? (uint32_t)exponent : 0, down = exponent < 0 ? (uint32_t)-exponent : 0;
+    bool narrow =
+        mantissa == UINT64_C(1) << 52 && exponent > -1074; /* the neighbour below is half as far */
+    uint32_t up = exponent > 0 ? (uint32_t)exponent : 0,
+             down = exponent < 0 ? (uint32_t)-exponent : 0;
 
     big_set(&i->rest, mantissa);
     big_set(&i->unit, 1);
@@ -381,7 +386,8 @@ static bool reaches_unit(const struct interval *i)
 static int32_t interval_scale(struct interval *i, uint64_t mantissa, int32_t exponent)
 {
     int32_t log2 = 63 - __builtin_clzll(mantissa) + exponent;
-    int32_t point = (log2 * 1233 - (log2 < 0 ? 4095 : 0)) / 4096; /* log10(2), from below or one too small */
+    int32_t point =
+        (log2 * 1233 - (log2 < 0 ? 4095 : 0)) / 4096; /* log10(2), from below or one too small */
 
     if (point >= 0) {
         big_scale_pow10(&i->unit, (uint32_t)point);
@@ -395,9 +401,10 @@ static int32_t interval_scale(struct interval *i, uint64_t mantissa, int32_t exp
     return point;
 }
 
-/* Steele and White's free-format digits: stop as soon as what is written is nearer to the value than to any other.
- * Returns the number of digits; value = 0.d1 d2 ... x 10^*point. */
-static uint32_t shortest_digits(uint64_t mantissa, int32_t exponent, char digits[SHORTEST_MAX], int32_t *point)
+/* Steele and White's free-format digits: stop as soon as what is written is nearer to the value
+ * than to any other. Returns the number of digits; value = 0.d1 d2 ... x 10^*point. */
+static uint32_t shortest_digits(
+    uint64_t mantissa, int32_t exponent, char digits[SHORTEST_MAX], int32_t *point)
 {
     struct interval i;
     uint32_t n = 0;
@@ -460,6 +467,7 @@ void json_put_f64(struct buf *b, double v)
 {
     uint64_t bits, mantissa;
     int32_t exponent, point;
+    uint32_t n;
     char digits[SHORTEST_MAX];
 
     memcpy(&bits, &v, sizeof bits);
@@ -480,6 +488,7 @@ void json_put_f64(struct buf *b, double v)
             mantissa |= UINT64_C(1) << 52;
         else
             exponent = 1;
-        put_digits(b, digits, shortest_digits(mantissa, exponent - 1075, digits, &point), point);
+        n = shortest_digits(mantissa, exponent - 1075, digits, &point);
+        put_digits(b, digits, n, point);
     }
 }

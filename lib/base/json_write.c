@@ -1,5 +1,5 @@
-/* json_write.c: JSON text as Python's json.dumps(ensure_ascii=False) writes it: what chat templates were trained on.
- * Writes into the caller's buffer; owns nothing. */
+/* json_write.c: JSON text as Python's json.dumps(ensure_ascii=False) writes it: what chat templates
+ * were trained on. Writes into the caller's buffer; owns nothing. */
 #include "base.h"
 #include "base_int.h"
 
@@ -9,7 +9,7 @@ static void put_escape(struct buf *b, unsigned char c)
 {
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
     const char *found = memchr(from, c, sizeof from - 1);
-    char text[6] = { '\\', 'u', '0', '0', "0123456789abcdef"[c >> 4], "0123456789abcdef"[c & 15] };
+    char text[6] = {'\\', 'u', '0', '0', "0123456789abcdef"[c >> 4], "0123456789abcdef"[c & 15]};
 
     if (found) {
         text[1] = to[found - from];
@@ -36,8 +36,8 @@ void json_put_string(struct buf *b, const char *text, size_t size)
     buf_char(b, '"');
 }
 
-/* Integers keep their digits, others are read and written; what no double holds keeps its spelling, since "Infinity"
- * would be no JSON. */
+/* Integers keep their digits, others are read and written; what no double holds keeps its spelling,
+ * since "Infinity" would be no JSON. */
 static void put_number(struct buf *b, const struct json *v)
 {
     double value;
@@ -57,21 +57,11 @@ static void put_number(struct buf *b, const struct json *v)
 static void put_scalar(struct buf *b, const struct json *v)
 {
     switch (v->type) {
-    case JSON_NULL:
-        buf_put(b, "null", 4);
-        break;
-    case JSON_FALSE:
-        buf_put(b, "false", 5);
-        break;
-    case JSON_TRUE:
-        buf_put(b, "true", 4);
-        break;
-    case JSON_NUMBER:
-        put_number(b, v);
-        break;
-    default:
-        json_put_string(b, v->text, v->size);
-        break;
+    case JSON_NULL: buf_put(b, "null", 4); break;
+    case JSON_FALSE: buf_put(b, "false", 5); break;
+    case JSON_TRUE: buf_put(b, "true", 4); break;
+    case JSON_NUMBER: put_number(b, v); break;
+    default: json_put_string(b, v->text, v->size); break;
     }
 }
 

@@ -1,4 +1,5 @@
-/* log.c: one line to the host's logger. Owns nothing; the text lives on the stack for the length of the call. */
+/* log.c: one line to the host's logger. Owns nothing; the text lives on the stack for the length of
+ * the call. */
 #include "base_int.h"
 
 void log_put(const glm_logger *log, uint32_t level, const char *fmt, ...)

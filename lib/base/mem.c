@@ -1,6 +1,7 @@
-/* mem.c: every allocation of a model goes through here to the host's hook. Before each block stands a 64-byte header
- * with its size, so that the hook's release gets what its alloc was asked for. The default hook is the only place in
- * the library that calls the C library's allocator. A block lives until mem_free. */
+/* mem.c: every allocation of a model goes through here to the host's hook. Before each block stands
+ * a 64-byte header with its size, so that the hook's release gets what its alloc was asked for. The
+ * default hook is the only place in the library that calls the C library's allocator. A block lives
+ * until mem_free. */
 #include "base.h"
 
 #include <stdlib.h>
@@ -13,6 +14,8 @@ struct mem_header {
     size_t capacity; /* of the block behind the header; the hook gave MEM_ALIGN more */
     char fill[MEM_ALIGN - 2 * sizeof(size_t)];
 };
+_Static_assert(
+    sizeof(struct mem_header) == MEM_ALIGN, "the block behind the header must be aligned");
 
 /* Large blocks come from mmap untouched: a model may reserve more than it will use. */
 static void *GLM_CALL default_alloc(void *user, size_t size, size_t align)
@@ -41,16 +44,15 @@ static void count_up(struct mem *m, uint64_t n)
     uint64_t used = atomic_fetch_add_explicit(&m->used, n, memory_order_relaxed) + n;
     uint64_t peak = atomic_load_explicit(&m->peak, memory_order_relaxed);
 
-    while (used > peak && !atomic_compare_exchange_weak_explicit(&m->peak, &peak, used, memory_order_relaxed,
-                              memory_order_relaxed))
+    while (used > peak && !atomic_compare_exchange_weak_explicit(
+                              &m->peak, &peak, used, memory_order_relaxed, memory_order_relaxed))
         ;
 }
 
 void mem_init(struct mem *m, const glm_allocator *hook)
 {
     static const glm_allocator standard = {
-        (uint32_t)sizeof(glm_allocator), 0, NULL, default_alloc, default_release
-    };
+        (uint32_t)sizeof(glm_allocator), 0, NULL, default_alloc, default_release};
 
     m->hook = hook ? *hook : standard;
     atomic_init(&m->used, 0);
@@ -66,7 +68,8 @@ void *mem_alloc(struct mem *m, size_t size)
     h = m->hook.alloc(m->hook.user, size + MEM_ALIGN, MEM_ALIGN);
     if (!h)
         return NULL;
-    if ((uintptr_t)h % MEM_ALIGN) { /* a hook that breaks its word must not become a fault in a kernel */
+    if ((uintptr_t)h %
+        MEM_ALIGN) { /* a hook that breaks its word must not become a fault in a kernel */
         m->hook.release(m->hook.user, h, size + MEM_ALIGN, MEM_ALIGN);
         return NULL;
     }

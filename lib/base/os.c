@@ -1,5 +1,6 @@
-/* os.c: the operating system's clock, processor count and process id, and the default hooks that read a model's files.
- * An open file's handle is its descriptor plus one, so that opening allocates nothing; it lives until close. */
+/* os.c: the operating system's clock, processor count and process id, and the default hooks that
+ * read a model's files. An open file's handle is its descriptor plus one, so that opening allocates
+ * nothing; it lives until close. */
 #include "base.h"
 
 #include <errno.h>
@@ -37,14 +38,15 @@ uint64_t os_pid(void)
     return (uint64_t)getpid();
 }
 
-/* ---- the default file hooks; a failure leaves its reason in errno --------------------------------------------------- */
+/* ---- the default file hooks; a failure leaves its reason in errno ---------------------------- */
 
 static int descriptor(void *file)
 {
     return (int)((intptr_t)file - 1);
 }
 
-/* O_NONBLOCK: a FIFO given for a model must be refused, not waited for; regular files know no difference. */
+/* O_NONBLOCK: a FIFO given for a model must be refused, not waited for; regular files know no
+ * difference. */
 static int32_t GLM_CALL default_open(void *user, const char *name, void **file, uint64_t *size)
 {
     struct stat info;
@@ -73,7 +75,8 @@ fail:
     return GLM_EIO;
 }
 
-static int32_t GLM_CALL default_read(void *user, void *file, uint64_t offset, void *to, uint64_t size)
+static int32_t GLM_CALL default_read(
+    void *user, void *file, uint64_t offset, void *to, uint64_t size)
 {
     const uint64_t most = 1u << 30; /* Linux moves at most 2 GiB a call */
     char *at = to;
@@ -100,7 +103,8 @@ static uint64_t page_mask(void)
     return (uint64_t)sysconf(_SC_PAGESIZE) - 1;
 }
 
-static int32_t GLM_CALL default_map(void *user, void *file, uint64_t offset, uint64_t size, const void **at)
+static int32_t GLM_CALL default_map(
+    void *user, void *file, uint64_t offset, uint64_t size, const void **at)
 {
     uint64_t before = offset & page_mask(), total;
     size_t bytes;
@@ -138,13 +142,12 @@ static bool is_default(const struct fs *fs)
     return fs->hook.open == default_open;
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 void fs_init(struct fs *fs, const glm_files *hook)
 {
-    static const glm_files standard = {
-        (uint32_t)sizeof(glm_files), 0, NULL, default_open, default_read, default_map, default_unmap, default_close
-    };
+    static const glm_files standard = {(uint32_t)sizeof(glm_files), 0, NULL, default_open,
+        default_read, default_map, default_unmap, default_close};
 
     fs->hook = hook ? *hook : standard;
 }
@@ -165,16 +168,17 @@ static const char *errno_text(int reason)
 #endif
 }
 
-/* What went wrong in a hook: the system's reason where the hook is ours, its status where it is the host's. */
-static int32_t hook_failed(const struct fs *fs, int32_t status, int reason, uint64_t offset, const char *doing,
-    const char *name, glm_error *err)
+/* What went wrong in a hook: the system's reason where the hook is ours, its status where it is the
+ * host's. */
+static int32_t hook_failed(const struct fs *fs, int32_t status, int reason, uint64_t offset,
+    const char *doing, const char *name, glm_error *err)
 {
     const char *text;
 
     if (!is_default(fs)) {
         int32_t code = status == GLM_ENOMEM ? GLM_ENOMEM : GLM_EIO;
-        return err_set(err, code, offset, name, "cannot %s %s: the host's file hook returned %d", doing, name,
-            (int)status);
+        return err_set(err, code, offset, name, "cannot %s %s: the host's file hook returned %d",
+            doing, name, (int)status);
     }
     text = errno_text(reason);
     if (text)
@@ -184,7 +188,7 @@ static int32_t hook_failed(const struct fs *fs, int32_t status, int reason, uint
 
 int32_t fs_open(const struct fs *fs, const char *name, struct file *out, glm_error *err)
 {
-    struct file f = { fs, NULL, 0 };
+    struct file f = {fs, NULL, 0};
     int32_t status = fs->hook.open(fs->hook.user, name, &f.handle, &f.size);
 
     if (status)
@@ -195,7 +199,7 @@ int32_t fs_open(const struct fs *fs, const char *name, struct file *out, glm_err
 
 bool fs_exists(const struct fs *fs, const char *name)
 {
-    struct file f;
+    struct file f = { 0 };
 
     if (fs_open(fs, name, &f, NULL))
         return false;
@@ -208,14 +212,17 @@ static bool in_file(const struct file *f, uint64_t offset, uint64_t size)
     return offset <= f->size && size <= f->size - offset;
 }
 
-static int32_t past_the_end(const struct file *f, uint64_t offset, uint64_t size, const char *name, glm_error *err)
+static int32_t past_the_end(
+    const struct file *f, uint64_t offset, uint64_t size, const char *name, glm_error *err)
 {
     return err_set(err, GLM_EFORMAT, offset, name,
-        "%llu bytes at offset %llu lie past the end of the file, which has %llu: it is cut short or corrupt",
+        "%llu bytes at offset %llu lie past the end of the file, which has %llu: it is cut short "
+        "or corrupt",
         (unsigned long long)size, (unsigned long long)offset, (unsigned long long)f->size);
 }
 
-int32_t fs_read(const struct file *f, uint64_t offset, void *to, uint64_t size, const char *name, glm_error *err)
+int32_t fs_read(const struct file *f, uint64_t offset, void *to, uint64_t size, const char *name,
+    glm_error *err)
 {
     int32_t status;
 
@@ -224,16 +231,19 @@ int32_t fs_read(const struct file *f, uint64_t offset, void *to, uint64_t size, 
     if (!size)
         return GLM_OK;
     status = f->fs->hook.read(f->fs->hook.user, f->handle, offset, to, size);
-    return status ? hook_failed(f->fs, status, errno, offset, "read", name ? name : "the file", err) : GLM_OK;
+    return status ? hook_failed(f->fs, status, errno, offset, "read", name ? name : "the file", err)
+                  : GLM_OK;
 }
 
-int32_t fs_map(const struct file *f, uint64_t offset, uint64_t size, const void **at, glm_error *err)
+int32_t fs_map(
+    const struct file *f, uint64_t offset, uint64_t size, const void **at, glm_error *err)
 {
     const void *place = NULL;
     int32_t status;
 
     if (!f->fs->hook.map)
-        return err_set(err, GLM_ENOTSUP, offset, NULL, "the host's file hooks cannot map: read the file instead");
+        return err_set(err, GLM_ENOTSUP, offset, NULL,
+            "the host's file hooks cannot map: read the file instead");
     if (!in_file(f, offset, size))
         return past_the_end(f, offset, size, NULL, err);
     if (!size)
@@ -260,10 +270,10 @@ void fs_close(struct file *f)
     f->size = 0;
 }
 
-int32_t fs_load(struct mem *m, const struct fs *fs, const char *name, uint64_t limit, char **data, size_t *size,
-    glm_error *err)
+int32_t fs_load(struct mem *m, const struct fs *fs, const char *name, uint64_t limit, char **data,
+    size_t *size, glm_error *err)
 {
-    struct file f = { 0 };
+    struct file f = {0};
     char *text = NULL;
     size_t bytes;
     int32_t status = fs_open(fs, name, &f, err);
@@ -271,8 +281,8 @@ int32_t fs_load(struct mem *m, const struct fs *fs, const char *name, uint64_t l
     if (status)
         return status;
     if (f.size > limit) {
-        status = err_set(err, GLM_EFORMAT, 0, name, "%s has %llu bytes; at most %llu are read", name,
-            (unsigned long long)f.size, (unsigned long long)limit);
+        status = err_set(err, GLM_EFORMAT, 0, name, "%s has %llu bytes; at most %llu are read",
+            name, (unsigned long long)f.size, (unsigned long long)limit);
         goto fail;
     }
     text = ck_size(f.size, &bytes) && bytes < SIZE_MAX ? mem_alloc(m, bytes + 1) : NULL;

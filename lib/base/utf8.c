@@ -1,5 +1,5 @@
-/* utf8.c: strict UTF-8 as Unicode's table 3-7 has it: no overlong form, no surrogate, nothing above U+10FFFF.
- * Owns nothing. */
+/* utf8.c: strict UTF-8 as Unicode's table 3-7 has it: no overlong form, no surrogate, nothing above
+ * U+10FFFF. Owns nothing. */
 #include "base.h"
 
 #include <string.h>
@@ -35,7 +35,8 @@ uint32_t utf8_decode(const char *text, size_t size, uint32_t *code_point)
     }
     if (size < 4 || !is_tail(s[1]) || !is_tail(s[2]) || !is_tail(s[3]))
         return 0;
-    c = (c & 0x07) << 18 | (uint32_t)(s[1] & 0x3f) << 12 | (uint32_t)(s[2] & 0x3f) << 6 | (s[3] & 0x3f);
+    c = (c & 0x07) << 18 | (uint32_t)(s[1] & 0x3f) << 12 | (uint32_t)(s[2] & 0x3f) << 6 |
+        (s[3] & 0x3f);
     *code_point = c;
     return c < 0x10000 || c > 0x10ffff ? 0 : 4;
 }
@@ -109,12 +110,14 @@ int32_t utf8_argument(const char *text, size_t *size, const char *what, glm_erro
     if (!text) {
         if (!*size)
             return GLM_OK;
-        return err_set(err, GLM_EINVAL, 0, what, "%s is NULL: pass a text, or NULL with size 0", what);
+        return err_set(
+            err, GLM_EINVAL, 0, what, "%s is NULL: pass a text, or NULL with size 0", what);
     }
     if (*size == GLM_NTS)
         *size = strlen(text);
     if (*size > PTRDIFF_MAX)
-        return err_set(err, GLM_EINVAL, 0, what, "the size of %s is larger than memory: pass its bytes or GLM_NTS", what);
+        return err_set(err, GLM_EINVAL, 0, what,
+            "the size of %s is larger than memory: pass its bytes or GLM_NTS", what);
     if (!utf8_is_valid(text, *size, &bad))
         return err_set(err, GLM_EUTF8, bad, what, "%s is not valid UTF-8 at byte %zu", what, bad);
     return GLM_OK;

@@ -34,6 +34,12 @@ uint64_t io_hash(uint64_t seed, const char *name, size_t size)
     return fold(h, 0xe7037ed1a0b428dbu);
 }
 
+const char *io_tail(const char *name)
+{
+    size_t n = strlen(name);
+    return n > 90 ? name + n - 90 : name;
+}
+
 int32_t io_index(struct ckpt *c, glm_error *err)
 {
     size_t size = 16;
@@ -52,7 +58,7 @@ int32_t io_index(struct ckpt *c, glm_error *err)
             const struct io_tensor *other = &c->tensors[index[at] - 1];
             if (strcmp(other->name, name) == 0)
                 return err_set(err, GLM_EFORMAT, io_file_offset(c, &c->tensors[i]), c->files[c->tensors[i].file].name,
-                    "tensor %s is there twice, first in %s", name, c->files[other->file].name);
+                    "tensor %s is there twice, first in %s", io_tail(name), io_tail(c->files[other->file].name));
         }
         index[at] = (uint32_t)i + 1;
     }
@@ -245,6 +251,9 @@ static int32_t open_path(struct ckpt *c, char *scratch, size_t size, glm_error *
 {
     if (io_is_file(c, c->path, "config.json", scratch, size))
         return hf_open(c, err);
+    if (io_is_file(c, c->path, "model.safetensors", scratch, size) ||
+        io_is_file(c, c->path, "model.safetensors.index.json", scratch, size))
+        return err_set(err, GLM_EIO, 0, c->path, "the folder has weights but no config.json");
     if (io_is_file(c, c->path, "tokenizer.json", scratch, size))
         return tokenizer_open(c, scratch, err);
     return open_file(c, err);

@@ -62,6 +62,7 @@ struct ckpt {
 
 /* ckpt.c */
 uint64_t io_hash(uint64_t seed, const char *name, size_t size);
+const char *io_tail(const char *name); /* its last bytes: a message has room for no more */
 int32_t io_index(struct ckpt *c, glm_error *err);                       /* after tensors are filled; a doubled name: GLM_EFORMAT */
 const struct io_tensor *io_find(const struct ckpt *c, const char *name); /* NULL: none */
 /* The bytes of a tensor: maps or reads its file at first use, from one thread (during open). */

@@ -58,20 +58,26 @@ static char *split_name(struct ckpt *c, uint32_t i, uint32_t n)
     return name;
 }
 
+/* Before anything else is looked for: only the first split has the other keys. */
+static int32_t check_first(const struct gguf_meta *g, glm_error *err)
+{
+    uint32_t no = 0;
+    int32_t status = gguf_u32(g, "split.no", false, &no, err);
+    if (status == GLM_OK && no != 0)
+        status = bad_key(g, GLM_EFORMAT, "split.no",
+            "this is not the first split: give the path of the first, NAME-00001-of-COUNT.gguf", err);
+    return status;
+}
+
 static int32_t check_split(const struct gguf_meta *g, uint32_t i, uint32_t n, glm_error *err)
 {
-    uint32_t no = 0, count = 1;
-    int32_t status = gguf_u32(g, "split.no", n > 1, &no, err);
-    status = status ? status : gguf_u32(g, "split.count", n > 1, &count, err);
-    if (status)
-        return status;
-    if (no != i && i == 0)
-        return bad_key(g, GLM_EFORMAT, "split.no", "this is not the first split: give the path of the first, "
-            "NAME-00001-of-....gguf", err);
-    if (no != i || count != n)
-        return bad_key(g, GLM_EFORMAT, no != i ? "split.no" : "split.count",
+    uint32_t no = 0, count = 0;
+    int32_t status = gguf_u32(g, "split.no", true, &no, err);
+    status = status ? status : gguf_u32(g, "split.count", true, &count, err);
+    if (status == GLM_OK && (no != i || count != n))
+        status = bad_key(g, GLM_EFORMAT, no != i ? "split.no" : "split.count",
             "this split does not belong at its place: its number or count is another than its name's", err);
-    return GLM_OK;
+    return status;
 }
 
 static int32_t open_shards(struct loading *l, uint32_t n, glm_error *err)
@@ -128,8 +134,6 @@ static int32_t load_tensors(struct ckpt *c, struct gguf_state *state, glm_error 
         return status;
     if (n == 0 || n > 65535)
         return bad_key(&state->meta, GLM_EFORMAT, "split.count", "must be 1 to 65535", err);
-    if ((status = check_split(&state->meta, 0, n, err)) != GLM_OK)
-        return status;
     if (n > 1 && split_name(c, 0, n) == NULL)
         return bad_key(&state->meta, GLM_EFORMAT, "split.count",
             "the file's name must be NAME-00001-of-COUNT.gguf, or its splits cannot be found", err);
@@ -443,6 +447,7 @@ int32_t gguf_open(struct ckpt *c, glm_error *err)
     memset(c->files, 0, sizeof *c->files);
     int32_t status = open_file(c, 0, c->path, err);
     status = status ? status : gguf_meta_read(&state->meta, c->mem, &c->files[0].file, c->path, err);
+    status = status ? status : check_first(&state->meta, err);
     status = status ? status : check_architecture(&state->meta, err);
     status = status ? status : check_variants(&state->meta, err);
     status = status ? status : load_tensors(c, state, err);

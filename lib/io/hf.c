@@ -49,7 +49,6 @@ static int32_t find_prefix(struct ckpt *c, struct hf *h, glm_error *err)
 /* A file may come without the layer that its configuration announces (many quantized ones do). */
 static void find_nextn(struct ckpt *c, struct hf *h)
 {
-    struct weight w;
     if (h->n_nextn_config > 1)
         log_put(c->opt.log, LOG_WARN, "%s: %u next-token-prediction layers, only the first is used", c->path,
             h->n_nextn_config);
@@ -57,7 +56,6 @@ static void find_nextn(struct ckpt *c, struct hf *h)
         return;
     char name[IO_NAME_MAX];
     ckpt_role_name(c, ROLE_MTP_HNORM, c->hp.n_layer, 0, name, sizeof(name));
-    (void)w;
     if (io_find(c, name) != NULL)
         return;
     c->hp.n_nextn = 0;

@@ -117,8 +117,8 @@ static void cfg_only(struct cfg *g, const char *key, const char *only)
     const struct json *v = json_get(g->object, key);
     if (is_null(v) || json_is_text(v, only) || g->rc != GLM_OK)
         return;
-    g->rc = err_set(g->err, GLM_ENOTSUP, v->offset, g->where, "%s is %.60s, only %s is supported", key,
-        v->type == JSON_STRING ? v->text : "not a string", only);
+    g->rc = err_set(g->err, GLM_ENOTSUP, v->offset, g->where, "%s is %s, only %s is supported", key,
+        v->type == JSON_STRING ? io_tail(v->text) : "not a string", only);
 }
 
 /* ---- config.json ---------------------------------------------------------------------------------- */
@@ -139,7 +139,7 @@ static void check_model_type(struct cfg *g)
             "is glm4_moe_lite (GLM-4.7-Flash): its latent attention is not supported, only glm4_moe is");
     else
         g->rc = err_set(g->err, GLM_ENOTSUP, v->offset, g->where,
-            "model_type is %.60s, only glm4_moe (GLM-4.5, 4.5-Air, 4.6, 4.7) is supported", v->text);
+            "model_type is %s, only glm4_moe (GLM-4.5, 4.5-Air, 4.6, 4.7) is supported", io_tail(v->text));
 }
 
 /* Older files: rope_theta, partial_rotary_factor, rope_scaling: null. Newer: all in rope_parameters. */
@@ -152,8 +152,10 @@ static void read_rope(struct cfg *g, struct hparams *hp)
         const char *key = i == 0 ? "rope_parameters" : "rope_scaling";
         if (is_null(o))
             continue;
-        if (o->type != JSON_OBJECT)
-            return cfg_fail(g, GLM_EFORMAT, o, key, "is not an object");
+        if (o->type != JSON_OBJECT) {
+            cfg_fail(g, GLM_EFORMAT, o, key, "is not an object");
+            return;
+        }
         in.object = o;
         cfg_only(&in, "rope_type", "default");
         cfg_only(&in, "type", "default");
@@ -231,8 +233,10 @@ static void read_eos(struct cfg *g, struct generation_defaults *gen, uint64_t n_
         add_eos(g, gen, v, n_vocab);
         return;
     }
-    if (v->count > ARRAY_LEN(gen->eos))
-        return cfg_fail(g, GLM_EFORMAT, v, "eos_token_id", "has more than 8 entries");
+    if (v->count > ARRAY_LEN(gen->eos)) {
+        cfg_fail(g, GLM_EFORMAT, v, "eos_token_id", "has more than 8 entries");
+        return;
+    }
     for (const struct json *e = json_first(v); e != NULL; e = json_next(v, e))
         if (!add_eos(g, gen, e, n_vocab))
             return;
@@ -243,9 +247,9 @@ static void read_eos(struct cfg *g, struct generation_defaults *gen, uint64_t n_
 static void refuse_quant(struct cfg *g, const struct json *v, const char *key)
 {
     if (g->rc == GLM_OK)
-        g->rc = err_set(g->err, GLM_ENOTSUP, v->offset, g->where, "quantization_config: %s %.60s is not supported; FP8, "
+        g->rc = err_set(g->err, GLM_ENOTSUP, v->offset, g->where, "quantization_config: %s %s is not supported; FP8, "
             "compressed-tensors pack-quantized int4, AWQ and GPTQ are", key,
-            v->type == JSON_STRING ? v->text : "(not a string)");
+            v->type == JSON_STRING ? io_tail(v->text) : "(not a string)");
 }
 
 static bool is_one_of(const struct json *v, const char *const *words, size_t n)
@@ -262,8 +266,10 @@ static void read_group_size(struct cfg *g, struct hf_quant *q)
     int64_t n = 0;
     if (is_null(v))
         return;
-    if (!json_i64(v, &n) || n < -1 || n == 0 || n > HP_WIDTH_MAX)
-        return cfg_fail(g, GLM_EFORMAT, v, "quantization_config: group_size", "is neither -1 nor a size");
+    if (!json_i64(v, &n) || n < -1 || n == 0 || n > HP_WIDTH_MAX) {
+        cfg_fail(g, GLM_EFORMAT, v, "quantization_config: group_size", "is neither -1 nor a size");
+        return;
+    }
     if (n > 0 && q->group_size == 0)
         q->group_size = (uint32_t)n;
 }
@@ -304,8 +310,10 @@ static void read_block_size(struct cfg *g, struct hf_quant *q)
     for (int i = 0; i < 2 && v->type == JSON_ARRAY && v->count == 2; i++, e = json_next(v, e))
         if (!plain_integer(e, &n[i]))
             n[i] = 0;
-    if (n[0] == 0 || n[1] == 0 || n[0] > HP_WIDTH_MAX || n[1] > HP_WIDTH_MAX)
-        return cfg_fail(g, GLM_EFORMAT, v, "quantization_config: weight_block_size", "is not two sizes");
+    if (n[0] == 0 || n[1] == 0 || n[0] > HP_WIDTH_MAX || n[1] > HP_WIDTH_MAX) {
+        cfg_fail(g, GLM_EFORMAT, v, "quantization_config: weight_block_size", "is not two sizes");
+        return;
+    }
     q->block_out = (uint32_t)n[0];
     q->block_in = (uint32_t)n[1];
 }
@@ -321,8 +329,10 @@ static void read_quant(struct cfg *g, struct hf_quant *q)
     q->block_out = q->block_in = 128;
     if (is_null(o) || g->rc != GLM_OK)
         return;
-    if (o->type != JSON_OBJECT)
-        return cfg_fail(g, GLM_EFORMAT, o, "quantization_config", "is not an object");
+    if (o->type != JSON_OBJECT) {
+        cfg_fail(g, GLM_EFORMAT, o, "quantization_config", "is not an object");
+        return;
+    }
     struct cfg in = { .object = o, .where = g->where, .err = g->err };
     v = json_get(o, "quant_method");
     if (!is_null(v) && !is_one_of(v, methods, ARRAY_LEN(methods)))

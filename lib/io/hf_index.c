@@ -98,9 +98,12 @@ static int32_t refuse(struct map *m, const char *why)
 /* A file's name must stay in the folder. */
 static bool is_plain_name(const char *name, size_t size)
 {
-    if (size == 0 || size > 255 || strlen(name) != size || name[0] == '.')
+    if (size == 0 || size > 255 || name[0] == '.')
         return false;
-    return strpbrk(name, "/\\:") == NULL;
+    for (size_t i = 0; i < size; i++)
+        if (name[i] == 0 || name[i] == '/' || name[i] == '\\' || name[i] == ':')
+            return false;
+    return true;
 }
 
 static int32_t map_entry(struct map *m, struct name *tensor)
@@ -130,7 +133,7 @@ static int32_t read_map(struct map *m)
             return m->err->code;
         if (ev == JSON_EV_CLOSE)
             return GLM_OK;
-        if (key->size == 0 || key->size >= IO_NAME_MAX || strlen(key->text) != key->size)
+        if (key->size == 0 || key->size >= IO_NAME_MAX || memchr(key->text, 0, key->size) != NULL)
             return refuse(m, "weight_map has a name that is empty, too long or has a zero byte");
         if (names_find(&m->tensors, key->text, key->size) != NULL)
             return refuse(m, "weight_map has a tensor twice");
@@ -190,7 +193,7 @@ static const char *keep(void *user, uint32_t file, const char *name, int32_t *rc
     if (e == NULL || e->file != file)
         return NULL;
     if (e->seen != 0) {
-        *rc = err_set(err, GLM_EFORMAT, 0, m->c->files[file].name, "tensor %.150s is there twice", name);
+        *rc = err_set(err, GLM_EFORMAT, 0, m->c->files[file].name, "tensor %s is there twice", io_tail(name));
         return NULL;
     }
     e->seen = 1;
@@ -221,8 +224,8 @@ static int32_t open_files(struct map *m)
     }
     for (size_t i = 0; i < m->tensors.n; i++)
         if (m->tensors.entry[i].seen == 0)
-            return err_set(m->err, GLM_EFORMAT, 0, m->path, "tensor %.150s is not in %.80s, where the index says it is",
-                m->tensors.entry[i].text, m->files.entry[m->tensors.entry[i].file].text);
+            return err_set(m->err, GLM_EFORMAT, 0, m->path, "tensor %s is not in %s, where the index says it is",
+                io_tail(m->tensors.entry[i].text), io_tail(m->files.entry[m->tensors.entry[i].file].text));
     return GLM_OK;
 }
 

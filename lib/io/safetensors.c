@@ -51,7 +51,7 @@ struct pass {
 /* At the reader's place, in the words "tensor NAME ...". */
 static int32_t refuse(struct pass *p, const char *why)
 {
-    return err_set(p->err, GLM_EFORMAT, p->offset, p->file, "tensor %.150s: %s", p->name, why);
+    return err_set(p->err, GLM_EFORMAT, p->offset, p->file, "tensor %s: %s", io_tail(p->name), why);
 }
 
 /* The reader has no status of its own: it filled the error, with an offset in the text. */
@@ -132,7 +132,7 @@ static int32_t read_member(struct pass *p, struct io_tensor *t, unsigned *has)
         return refuse(p, "its data_offsets are not a begin and an end");
     if (ends[1] > p->data_size)
         return err_set(p->err, GLM_EFORMAT, p->offset, p->file,
-            "tensor %.150s ends at byte %llu of the data, which has %llu: the file is cut short or damaged", p->name,
+            "tensor %s ends at byte %llu of the data, which has %llu: the file is cut short or damaged", io_tail(p->name),
             (unsigned long long)ends[1], (unsigned long long)p->data_size);
     t->offset = ends[0];
     t->bytes = ends[1] - ends[0];
@@ -149,7 +149,7 @@ static int32_t check_length(struct pass *p, const struct io_tensor *t)
             return refuse(p, "the product of its shape overflows");
     if (bits % 8 != 0 || bits / 8 != t->bytes)
         return err_set(p->err, GLM_EFORMAT, p->offset, p->file,
-            "tensor %.150s has %llu bytes, but its shape of %s needs %llu", p->name, (unsigned long long)t->bytes,
+            "tensor %s has %llu bytes, but its shape of %s needs %llu", io_tail(p->name), (unsigned long long)t->bytes,
             types[t->type].name, (unsigned long long)(bits / 8));
     return GLM_OK;
 }
@@ -333,7 +333,7 @@ static int32_t check_order(struct ckpt *c, size_t first, bool complete, glm_erro
         const struct io_tensor *x = &t[order[i]];
         if (x->offset < end || (complete && x->offset > end))
             rc = err_set(err, GLM_EFORMAT, io_file_offset(c, x), c->files[x->file].name,
-                "tensor %.150s begins at byte %llu of the data, the one before it ends at %llu: %s", x->name,
+                "tensor %s begins at byte %llu of the data, the one before it ends at %llu: %s", io_tail(x->name),
                 (unsigned long long)x->offset, (unsigned long long)end,
                 x->offset < end ? "they overlap" : "there is a hole");
         end = x->offset + x->bytes; /* both checked against the file's size */

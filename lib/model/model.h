@@ -70,7 +70,7 @@ struct pass;
 int32_t pass_open(struct net *n, uint32_t n_row, uint32_t n_logit, uint32_t n_ctx, struct pass **out,
     glm_error *err);
 void pass_close(struct pass *p);
-uint64_t pass_bytes(const struct net *n, uint32_t n_row, uint32_t n_logit, uint32_t n_ctx);
+uint64_t pass_bytes(const struct hparams *hp, uint32_t n_row, uint32_t n_logit, uint32_t n_ctx);
 int32_t pass_begin(struct pass *p, const struct batch *b, glm_error *err);
 /* Runs until done (true), or until the deadline passes or *stop is set (false: call again to go on, or
  * pass_begin to forget it). */

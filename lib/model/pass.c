@@ -22,8 +22,9 @@ enum step {
 
 struct pass {
     struct net *net;
+    const struct hparams *hp;
     uint32_t row_max, logit_max, n_ctx;
-    void *memory;
+    void *memory, *work;
     struct batch b;
     struct segment *segments;
     uint32_t *pos, *logit_rows;
@@ -72,7 +73,7 @@ static uint64_t part_floats(const struct hparams *hp, uint32_t n_row, uint32_t n
 
 static void carve_attention(struct pass *p, struct carver *c)
 {
-    const struct hparams *hp = &p->net->hp;
+    const struct hparams *hp = p->hp;
     uint64_t n = p->row_max, n_q = (uint64_t)hp->n_head * hp->d_head, n_kv = (uint64_t)hp->n_head_kv * hp->d_head;
     p->q = carve(c, n * n_q, sizeof(float));
     p->k = carve(c, n * n_kv, sizeof(float));
@@ -84,7 +85,7 @@ static void carve_attention(struct pass *p, struct carver *c)
 
 static void carve_ffn(struct pass *p, struct carver *c)
 {
-    const struct hparams *hp = &p->net->hp;
+    const struct hparams *hp = p->hp;
     uint64_t n = p->row_max, n_slot = n * hp->n_expert_used;
     struct carver dense = *c;
     struct routing *rt = &p->route;
@@ -108,7 +109,7 @@ static void carve_ffn(struct pass *p, struct carver *c)
 
 static void carve_all(struct pass *p, struct carver *c)
 {
-    const struct hparams *hp = &p->net->hp;
+    const struct hparams *hp = p->hp;
     uint64_t n = p->row_max;
     struct carver ffn;
 
@@ -130,10 +131,9 @@ static void carve_all(struct pass *p, struct carver *c)
         c->at = ffn.at;
 }
 
-uint64_t pass_bytes(const struct net *n, uint32_t n_row, uint32_t n_logit, uint32_t n_ctx)
+uint64_t pass_bytes(const struct hparams *hp, uint32_t n_row, uint32_t n_logit, uint32_t n_ctx)
 {
-    struct net *net = (struct net *)(uintptr_t)n; /* measured only */
-    struct pass p = { .net = net, .row_max = n_row, .logit_max = n_logit, .n_ctx = n_ctx };
+    struct pass p = { .hp = hp, .row_max = n_row, .logit_max = n_logit, .n_ctx = n_ctx };
     struct carver c = { NULL, 0 };
     carve_all(&p, &c);
     return c.at;
@@ -150,12 +150,14 @@ int32_t pass_open(struct net *n, uint32_t n_row, uint32_t n_logit, uint32_t n_ct
     if (!p)
         return err_nomem(err, "a forward pass");
     p->net = n;
+    p->hp = hp;
     p->row_max = n_row;
     p->logit_max = n_logit;
     p->n_ctx = n_ctx;
-    p->memory = mem_alloc(n->mem, pass_bytes(n, n_row, n_logit, n_ctx));
-    if (!p->memory) {
-        mem_free(n->mem, p);
+    p->memory = mem_alloc(n->mem, pass_bytes(hp, n_row, n_logit, n_ctx));
+    p->work = mem_alloc(n->mem, backend_work_bytes(n->be));
+    if (!p->memory || !p->work) {
+        pass_close(p);
         return err_nomem(err, "the work space of a forward pass");
     }
     c.base = p->memory;
@@ -176,6 +178,7 @@ void pass_close(struct pass *p)
     if (!p)
         return;
     mem_free(p->net->mem, p->memory);
+    mem_free(p->net->mem, p->work);
     mem_free(p->net->mem, p);
 }
 
@@ -194,7 +197,7 @@ static void rope_row(const struct net *n, uint32_t pos, float *cs)
 
 int32_t pass_begin(struct pass *p, const struct batch *b, glm_error *err)
 {
-    const struct hparams *hp = &p->net->hp;
+    const struct hparams *hp = p->hp;
     uint32_t n = 0;
 
     if (b->n_row == 0 || b->n_row > p->row_max || b->n_logit > p->logit_max || b->n_segment > p->row_max)
@@ -252,7 +255,7 @@ static void op_matmul(struct op *op, struct act in, const struct weight *w, cons
 /* Rows whose partial sums fit the space at once. */
 static uint32_t attend_group(const struct pass *p)
 {
-    const struct hparams *hp = &p->net->hp;
+    const struct hparams *hp = p->hp;
     uint64_t each = (uint64_t)hp->n_head * (hp->d_head + 2);
     uint32_t n_span = 0, n = 0;
     for (uint32_t r = p->row_begin; r < p->b.n_row; r++, n++) {
@@ -266,7 +269,7 @@ static uint32_t attend_group(const struct pass *p)
 
 static void op_attention(struct pass *p, struct op *op, enum op_kind kind)
 {
-    const struct hparams *hp = &p->net->hp;
+    const struct hparams *hp = p->hp;
     const struct net_layer *l = layer_of(p);
 
     op->kind = kind;
@@ -365,7 +368,7 @@ static void op_mtp(struct pass *p, struct op *op)
 static void op_build(struct pass *p)
 {
     const struct net_layer *l = layer_of(p);
-    const struct hparams *hp = &p->net->hp;
+    const struct hparams *hp = p->hp;
     struct op *op = &p->op;
     struct act xn = p->xn;
 
@@ -435,7 +438,7 @@ static enum step after_attention_rows(struct pass *p)
 
 static enum step after_layer(struct pass *p)
 {
-    const struct hparams *hp = &p->net->hp;
+    const struct hparams *hp = p->hp;
     keep_residual(p, p->layer + 1);
     if (p->b.mtp_hidden || p->layer + 1 == hp->n_layer)
         return STEP_FINAL_NORM;
@@ -469,7 +472,7 @@ bool pass_run(struct pass *p, uint64_t deadline, const atomic_bool *stop)
     while (p->step != STEP_DONE) {
         if (!p->op_ready)
             op_build(p);
-        if (!backend_run(p->net->be, &p->op, &p->state, deadline, stop))
+        if (!backend_run(p->net->be, &p->op, &p->state, p->work, deadline, stop))
             return false;
         p->op_ready = false;
         p->step = step_after(p);

@@ -173,24 +173,26 @@ static bool make_window(struct tok_bpe *b, uint32_t capacity)
 {
     if (b->window && b->window->capacity >= capacity)
         return true;
-    window_free(b->mem, b->window);
-    b->window = window_new(b->mem, capacity);
+    window_free(b->out->mem, b->window);
+    b->window = window_new(b->out->mem, capacity);
     return b->window;
 }
 
 void tok_bpe_free(struct tok_bpe *b)
 {
-    window_free(b->mem, b->window);
+    window_free(b->out->mem, b->window);
     b->window = NULL;
 }
 
-/* Appends the window's tokens before `end`, a boundary or NONE. */
-static bool put_tokens(const struct tok_window *w, uint32_t end, struct ids *out)
+/* Appends the tokens before `end`, a boundary or NONE, of the window at text. */
+static bool put_tokens(struct tok_bpe *b, const char *text, uint32_t end)
 {
+    const struct tok_window *w = b->window;
+    struct ids *out = b->out;
     uint32_t n = 0;
     for (uint32_t i = 0; i != NONE && i < end; i = w->next[i])
         n++;
-    if (!ids_reserve(out, n))
+    if (!tok_bpe_room(b, text, n))
         return false;
     for (uint32_t i = 0; i != NONE && i < end; i = w->next[i])
         out->id[out->n++] = (int32_t)w->id[i];
@@ -227,7 +229,7 @@ static uint32_t window_size(size_t left, uint32_t wish)
     return left < wish ? (uint32_t)left : wish;
 }
 
-bool tok_bpe_long(struct tok_bpe *b, const char *text, size_t size, struct ids *out)
+bool tok_bpe_long(struct tok_bpe *b, const char *text, size_t size)
 {
     const struct tok *t = b->tok;
     uint32_t wish = WINDOW, n = window_size(size, wish), n_boundary;
@@ -236,10 +238,10 @@ bool tok_bpe_long(struct tok_bpe *b, const char *text, size_t size, struct ids *
     merge_window(b->window, t, text, n);
     while (n < size) {
         /* The window [text, text + n) is merged; the tokens of all before it are in out. */
-        size_t n_out = out->n;
+        size_t n_out = b->out->n;
         uint32_t b0 = note_boundaries(b->window, n - n / 8, n, &n_boundary);
         if (b0 != NONE) {
-            if (!put_tokens(b->window, b0, out))
+            if (!put_tokens(b, text, b0))
                 return false;
             uint32_t next = 2 * (n - b0) > WINDOW ? 2 * (n - b0) : WINDOW; /* at most n */
             uint32_t n_next = window_size(size - b0, next);
@@ -252,7 +254,7 @@ bool tok_bpe_long(struct tok_bpe *b, const char *text, size_t size, struct ids *
                 continue;
             }
         }
-        out->n = n_out;
+        b->out->n = n_out;
         if (wish > UINT32_MAX / 4)
             return false;
         wish *= 2;
@@ -261,5 +263,5 @@ bool tok_bpe_long(struct tok_bpe *b, const char *text, size_t size, struct ids *
             return false;
         merge_window(b->window, t, text, n);
     }
-    return put_tokens(b->window, NONE, out);
+    return put_tokens(b, text, NONE);
 }

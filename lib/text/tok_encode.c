@@ -51,6 +51,18 @@ void ids_free(struct ids *v)
 
 /* ---- encoding --------------------------------------------------------------------------------------------------------- */
 
+/* A large text gets room by how many ids it has made so far, so that the last growth copies little: the peak stays near
+ * the result itself. */
+bool tok_bpe_room(struct tok_bpe *b, const char *at, size_t extra)
+{
+    struct ids *out = b->out;
+    if (extra <= out->capacity - out->n && !out->failed)
+        return true;
+    size_t done = (size_t)(at - b->text), left = (size_t)(b->end - at), made = out->n - b->n_before;
+    size_t per_256 = done < 4096 ? 64 : made * 256 / done + 4; /* ids in 256 bytes */
+    return ids_reserve(out, extra + left / 256 * per_256);
+}
+
 /* A text repeats its words: a merged piece remembers where it stood and where its ids are. */
 struct seen {
     const char *text; /* NULL: free */
@@ -61,16 +73,15 @@ struct seen {
 
 struct encoder {
     struct tok_bpe bpe;
-    struct ids *out;
     struct seen *seen; /* [seen_mask + 1], or NULL for a small text */
     uint32_t seen_mask;
 };
 
 static bool put_merged(struct encoder *e, const char *piece, uint32_t size)
 {
-    struct ids *out = e->out;
+    struct ids *out = e->bpe.out;
     struct seen *s = NULL;
-    if (!ids_reserve(out, size))
+    if (!tok_bpe_room(&e->bpe, piece, size))
         return false;
     if (e->seen) {
         s = &e->seen[(uint32_t)(tok_mix(tok_piece_key(piece, size) + size) >> 8) & e->seen_mask];
@@ -87,27 +98,32 @@ static bool put_merged(struct encoder *e, const char *piece, uint32_t size)
     return true;
 }
 
+static bool put_id(struct encoder *e, const char *at, int32_t id)
+{
+    struct ids *out = e->bpe.out;
+    if (out->n == out->capacity && !tok_bpe_room(&e->bpe, at, 1))
+        return false;
+    out->id[out->n++] = id;
+    return true;
+}
+
 /* Text without added tokens; false: out of memory. */
 static bool put_plain(struct encoder *e, const char *text, const char *end)
 {
     const struct tok *t = e->bpe.tok;
-    struct ids *out = e->out;
-    while (text < end) {
+    bool done = true;
+    while (done && text < end) {
         size_t size = tok_split(text, end);
         int32_t id = t->ignore_merges ? tok_piece_find(t, text, size) : -1;
-        if (id >= 0) {
-            if (out->n == out->capacity && !ids_reserve(out, 1))
-                return false;
-            out->id[out->n++] = id;
-        } else if (size <= TOK_SHORT) {
-            if (!put_merged(e, text, (uint32_t)size))
-                return false;
-        } else if (!tok_bpe_long(&e->bpe, text, size, out)) {
-            return false;
-        }
+        if (id >= 0)
+            done = put_id(e, text, id);
+        else if (size <= TOK_SHORT)
+            done = put_merged(e, text, (uint32_t)size);
+        else
+            done = tok_bpe_long(&e->bpe, text, size);
         text += size;
     }
-    return true;
+    return done;
 }
 
 /* The first added token in the text, the longest of those that begin there; returns where, or end. */
@@ -126,11 +142,10 @@ static const char *find_added(const struct tok *t, const char *text, const char 
     return end;
 }
 
-static bool put_text(struct encoder *e, const char *text, const char *end, uint32_t flags)
+/* Text in which added tokens are meant: what lies between them is cut into pieces on its own. */
+static bool put_marked(struct encoder *e, const char *text, const char *end)
 {
     const struct tok *t = e->bpe.tok;
-    if (!(flags & TOK_SPECIALS))
-        return put_plain(e, text, end);
     while (text < end) {
         int32_t id = -1;
         const char *at = find_added(t, text, end, &id);
@@ -138,8 +153,7 @@ static bool put_text(struct encoder *e, const char *text, const char *end, uint3
             return false;
         if (at == end)
             break;
-        ids_put(e->out, id);
-        if (e->out->failed)
+        if (!put_id(e, at, id))
             return false;
         text = at + t->token[id].size;
     }
@@ -148,11 +162,12 @@ static bool put_text(struct encoder *e, const char *text, const char *end, uint3
 
 int32_t tok_encode(const struct tok *t, const char *text, size_t size, uint32_t flags, struct ids *out, glm_error *err)
 {
-    struct encoder e = { .bpe = { .tok = t, .mem = out->mem }, .out = out };
-    size_t n = out->n;
-    bool done = false;
+    if (out->failed)
+        return err_nomem(err, "token ids");
     if (!size)
-        return out->failed ? err_nomem(err, "token ids") : GLM_OK;
+        return GLM_OK;
+    struct encoder e = { .bpe = { t, text, text + size, out, out->n, NULL } };
+    bool done = false;
     if (size >= 512) {
         uint32_t n_seen = 64;
         while (n_seen < SEEN_MAX && n_seen < size / 16)
@@ -160,14 +175,14 @@ int32_t tok_encode(const struct tok *t, const char *text, size_t size, uint32_t 
         e.seen = mem_zarray(out->mem, n_seen, sizeof *e.seen);
         e.seen_mask = n_seen - 1;
         if (!e.seen)
-            goto end;
+            goto fail;
     }
-    done = put_text(&e, text, text + size, flags);
-end:
+    done = flags & TOK_SPECIALS ? put_marked(&e, text, text + size) : put_plain(&e, text, text + size);
+fail:
     mem_free(out->mem, e.seen);
     tok_bpe_free(&e.bpe);
     if (done)
         return GLM_OK;
-    out->n = n;
+    out->n = e.bpe.n_before;
     return err_nomem(err, "token ids");
 }

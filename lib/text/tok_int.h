@@ -179,16 +179,21 @@ size_t tok_split(const char *text, const char *end);
 
 #define TOK_SHORT 64u /* bytes of a piece that is merged on the stack */
 
-struct tok_window; /* scratch for long pieces */
+/* One call of tok_encode: where its ids go and how far it is. */
 struct tok_bpe {
     const struct tok *tok;
-    struct mem *mem;
-    struct tok_window *window; /* NULL until a long piece comes */
+    const char *text, *end;    /* the whole text */
+    struct ids *out;
+    size_t n_before;           /* ids in out before the call */
+    struct tok_window *window; /* scratch for long pieces; NULL until one comes */
 };
+
+/* Room in out for `extra` ids more, when the text is encoded up to `at`. False: out of memory. */
+bool tok_bpe_room(struct tok_bpe *b, const char *at, size_t extra);
 /* Ids of a piece of 1 to TOK_SHORT bytes into out [size]; returns how many. */
 uint32_t tok_bpe_short(const struct tok *t, const char *text, uint32_t size, int32_t *out);
 /* Any size, in linear time; appends to out. False: out of memory. */
-bool tok_bpe_long(struct tok_bpe *b, const char *text, size_t size, struct ids *out);
+bool tok_bpe_long(struct tok_bpe *b, const char *text, size_t size);
 void tok_bpe_free(struct tok_bpe *b);
 
 bool ids_reserve(struct ids *v, size_t extra); /* false: out of memory, failed set */

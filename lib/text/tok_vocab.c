@@ -359,3 +359,21 @@ int32_t tok_build_finish(struct tok_build *b, struct tok **out, glm_error *err)
     b->pool.mem = t->mem;
     return GLM_OK;
 }
+
+int32_t tok_open(struct mem *m, const struct vocab_source *src, uint32_t n_vocab, struct tok **out, glm_error *err)
+{
+    struct tok_build b;
+    *out = NULL;
+    int32_t status = tok_build_init(&b, m, src->where ? src->where : "the tokenizer", n_vocab, err);
+    if (!status) {
+        switch (src->kind) {
+        case VOCAB_JSON: status = tok_json_read(&b, m, src->json, src->json_size, err); break;
+        case VOCAB_GGUF: status = tok_gguf_read(&b, src, err); break;
+        default: status = err_set(err, GLM_ENOTSUP, 0, b.where, "the model has no tokenizer: put tokenizer.json beside it");
+        }
+    }
+    if (!status)
+        status = tok_build_finish(&b, out, err);
+    tok_build_free(&b);
+    return status;
+}

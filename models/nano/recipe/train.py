@@ -257,7 +257,7 @@ def run(rank: int, a: argparse.Namespace) -> None:
             o.zero_grad(set_to_none=True)
         balance(model, 1e-3 * factor)
         step += 1
-        if step % 50 == 0:
+        if step % 20 == 0:
             say(f"{elapsed / 60:6.2f} min  step {step:6d}  lr x{factor:.3f}  loss {sums[0] / sums[2]:.4f}  "
                 f"mtp {sums[1] / sums[2]:.4f}  {tokens / max(1e-9, elapsed - last_log):6.0f} tokens/s", flush=True)
             sums, tokens, last_log = [0.0, 0.0, 0], 0, elapsed

@@ -76,13 +76,10 @@ class Words:
         bare, spaced = enc(word, add_special_tokens=False).tokens, enc(" " + word, add_special_tokens=False).tokens
         return len(bare) <= 4 and spaced == ["Ġ" + bare[0]] + bare[1:]
 
-    @staticmethod
-    def real(rng: random.Random, split: str, words: list[str]) -> str:
-        """A real word of the split from the list."""
-        while True:
-            word = rng.choice(words)
-            if split_of(word.lower()) == split:
-                return word
+    def real(self, rng: random.Random, split: str, words: list[str]) -> str:
+        """A real word of the split from the list; a glued one where the list has none of the split."""
+        mine = [w for w in words if split_of(w.lower()) == split]
+        return rng.choice(mine) if mine else self.glued(rng, split, float(words[0][0].isupper()))
 
     @staticmethod
     def number(rng: random.Random, split: str, digits: int) -> str:

@@ -1,0 +1,161 @@
+/* q8_drive.h: walks a matrix multiply on Q8 rows in panels of 16 outputs and puts finished sums where they belong; what is
+ * inside of a panel comes from the including file (q8_avx2.c, q8_avx512.c). Static in each.
+ *
+ * scratch: acc [2][CHUNK][16] float, one span, then a copy of up to 16 weight rows where a matrix has fewer outputs.
+ */
+#ifndef GLM_KERNELS_X86_Q8_DRIVE_H
+#define GLM_KERNELS_X86_Q8_DRIVE_H
+
+#include "q8_unpack.h"
+
+#define CHUNK 256u /* rows of activations that go through a panel together */
+
+struct q8_scratch {
+    float acc[2][CHUNK][LANES];
+    struct span span;
+    uint8_t rows[]; /* [16][row bytes] */
+};
+
+/* 16 weight rows from data on, of which lanes [lane_begin, lane_end) are wanted; lane 0 is output `out`. */
+struct panel {
+    const uint8_t *data;
+    size_t stride;
+    const struct q8_format *format;
+    uint32_t n_in, out, lane_begin, lane_end;
+    uint32_t weight_format;
+    size_t ahead; /* bytes to the same place of the next panel, which is prefetched; 0: there is none */
+    bool first;   /* nobody prefetched this panel */
+};
+
+/* Rows [first, first + n) of x; n <= CHUNK. */
+struct row_span {
+    const struct rows *x;
+    uint32_t first, n;
+};
+
+struct q8_isa {
+    /* Sums of a panel: acc[row][lane]. */
+    void (*sums)(const struct panel *p, const struct row_span *r, struct span *s, float (*acc)[LANES]);
+    /* gate[lane] becomes silu(gate) * up. */
+    void (*silu_mul)(float *gate, const float *up);
+};
+
+static inline const uint8_t *row_at(const struct row_span *r, uint32_t i)
+{
+    const struct rows *x = r->x;
+    i += r->first;
+    return (const uint8_t *)x->data + (x->index ? x->index[i] : i) * x->stride;
+}
+
+/* Asks for `bytes` from p on, into L2. */
+ALWAYS void prefetch(const uint8_t *p, size_t bytes)
+{
+    for (size_t line = 0; line < bytes; line += 64)
+        _mm_prefetch((const char *)p + line, _MM_HINT_T1);
+}
+
+/* A call's first panel, which nobody prefetched: at the beginning of a span, what comes soon in the same rows. */
+static inline void prefetch_rows(const struct panel *p, const uint8_t *at)
+{
+    const uint8_t *soon = at + 4u * p->format->span_bytes;
+    for (uint32_t i = 0; i < LANES; i++, soon += p->stride)
+        prefetch(soon, p->format->span_bytes);
+}
+
+/* While a span at `at` is computed: the same share of the next panel. Its rows lie behind one another, so that the share
+ * is taken as one run of bytes. */
+static inline void prefetch_next(const struct panel *p, const uint8_t *at)
+{
+    if (p->ahead)
+        prefetch(p->data + p->ahead + (size_t)(at - p->data) * LANES, p->format->span_bytes * (size_t)LANES);
+    if (p->first)
+        prefetch_rows(p, at);
+}
+
+/* The panel that holds output `out` and, up to out_end, those after it. It never reaches behind the matrix's last row: at
+ * the end it begins earlier, and a matrix of fewer than 16 outputs is copied, its last row repeated. */
+static inline struct panel panel_at(const struct weight *w, uint32_t out, uint32_t out_end, uint8_t *copy)
+{
+    uint32_t base = out + LANES <= w->n_out ? out : w->n_out < LANES ? 0 : w->n_out - LANES;
+    uint32_t end = out_end - base < LANES ? out_end - base : LANES;
+    struct panel p = {
+        .data = (const uint8_t *)w->data + base * w->row_bytes, .stride = w->row_bytes,
+        .format = &q8_formats[w->format], .weight_format = w->format,
+        .n_in = w->n_in, .out = base, .lane_begin = out - base, .lane_end = end,
+    };
+    if (w->n_out < LANES) {
+        struct weight_block b = weight_block(w->format);
+        size_t bytes = (size_t)w->n_in / b.n * b.bytes;
+        for (uint32_t i = 0; i < LANES; i++) {
+            uint32_t row = i < w->n_out ? i : w->n_out - 1;
+            memcpy(copy + i * bytes, (const uint8_t *)w->data + row * w->row_bytes, bytes);
+        }
+        p.data = copy;
+        p.stride = bytes;
+    }
+    return p;
+}
+
+static inline void panel_order(struct panel *p, bool first, bool last)
+{
+    p->first = first;
+    p->ahead = last ? 0 : LANES * p->stride;
+}
+
+/* acc[lane] to y[row, out]. */
+static inline void matmul_put(const struct matmul *mm, const struct panel *p, uint32_t row, const float *acc)
+{
+    float *y = mm->y + row * mm->y_stride + p->out;
+    const float *bias = mm->bias ? mm->bias + p->out : NULL;
+    for (uint32_t l = p->lane_begin; l < p->lane_end; l++) {
+        if (mm->mode == MM_ADD)
+            y[l] += acc[l];
+        else
+            y[l] = bias ? acc[l] + bias[l] : acc[l];
+    }
+}
+
+static inline void drive_matmul(const struct q8_isa *isa, const struct matmul *mm, uint32_t begin, uint32_t end, void *scratch)
+{
+    struct q8_scratch *t = scratch;
+    for (uint32_t out = begin; out < end;) {
+        struct panel p = panel_at(mm->w, out, end, t->rows);
+        uint32_t next = p.out + p.lane_end;
+        panel_order(&p, out == begin, next >= end);
+        for (uint32_t row = 0; row < mm->x.n; row += CHUNK) {
+            struct row_span r = { &mm->x, row, mm->x.n - row < CHUNK ? mm->x.n - row : CHUNK };
+            isa->sums(&p, &r, &t->span, t->acc[0]);
+            for (uint32_t i = 0; i < r.n; i++)
+                matmul_put(mm, &p, row + i, t->acc[0][i]);
+        }
+        out = next;
+    }
+}
+
+static inline void drive_swiglu(const struct q8_isa *isa, const struct swiglu *sg, uint32_t begin, uint32_t end, void *scratch)
+{
+    struct q8_scratch *t = scratch;
+    for (uint32_t out = begin; out < end;) {
+        uint32_t next = end;
+        for (uint32_t row = 0; row < sg->x.n; row += CHUNK) {
+            struct row_span r = { &sg->x, row, sg->x.n - row < CHUNK ? sg->x.n - row : CHUNK };
+            struct panel p = panel_at(sg->gate, out, end, t->rows);
+            next = p.out + p.lane_end;
+            panel_order(&p, out == begin, next >= end);
+            isa->sums(&p, &r, &t->span, t->acc[0]);
+            p = panel_at(sg->up, out, end, t->rows);
+            panel_order(&p, out == begin, next >= end);
+            isa->sums(&p, &r, &t->span, t->acc[1]);
+            for (uint32_t i = 0; i < r.n; i++) {
+                float *y = sg->y + (row + i) * sg->y_stride + p.out;
+                isa->silu_mul(t->acc[0][i], t->acc[1][i]);
+                memcpy(y + p.lane_begin, t->acc[0][i] + p.lane_begin, (p.lane_end - p.lane_begin) * sizeof *y);
+            }
+        }
+        if (sg->x.n == 0)
+            return;
+        out = next;
+    }
+}
+
+#endif

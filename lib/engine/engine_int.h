@@ -1,0 +1,174 @@
+/* engine_int.h: what the parts of the engine share behind engine.h. */
+#ifndef GLM_ENGINE_INT_H
+#define GLM_ENGINE_INT_H
+
+#include "../model/model.h"
+#include "../text/text.h"
+#include "engine.h"
+
+#define PREFILL_ROWS 512u        /* rows of a prefill chunk */
+#define DEFAULT_MAX_TOKENS 8192u
+
+struct glm_model {
+    struct mem mem;
+    struct fs fs;
+    glm_logger log;              /* write NULL: silent */
+    struct ckpt *ckpt;
+    struct tok *tok;             /* NULL: token level only */
+    struct net *net;             /* NULL: GLM_WEIGHTS_NONE */
+    enum chat_family family;
+    glm_model_info info;
+    uint32_t *plain_mask;        /* bit per id: ordinary tokens of the vocabulary, none of them added */
+    uint64_t kv_cap;             /* 0: none */
+    _Atomic uint64_t kv_used;
+    atomic_uint refs;
+    uint64_t pid;
+};
+
+/* ---- KV cache (kv.c): pages of one session ------------------------------------------------------ */
+
+struct kv {
+    glm_model *model;
+    struct kv_seq seq;
+    uint32_t capacity;           /* of seq.page */
+    size_t page_bytes;
+};
+void kv_open(struct kv *kv, glm_model *m, uint32_t type);
+void kv_close(struct kv *kv);
+int32_t kv_reserve(struct kv *kv, uint64_t n_pos, glm_error *err); /* pages for positions below n_pos; all or nothing */
+uint32_t kv_auto(const struct hparams *hp);  /* what GLM_KV_AUTO means for a model */
+
+/* ---- events (events.c) ------------------------------------------------------------------------- */
+
+/* Queued events own their text in one buffer, which is reused when the queue has run empty and the next
+ * call comes. Offsets, not pointers: the buffer may move while it fills. */
+struct queued {
+    glm_event ev;
+    size_t text, name, arguments; /* offsets into bytes, or SIZE_MAX: none */
+};
+struct events {
+    struct mem *mem;
+    struct queued *item;
+    size_t n, head, capacity;
+    struct buf bytes;
+};
+void events_init(struct events *q, struct mem *m);
+void events_free(struct events *q);
+struct queued *events_add(struct events *q, uint32_t type); /* NULL: out of memory */
+bool events_text(struct events *q, size_t *offset, const char *text, size_t size);
+bool events_take(struct events *q, glm_event *out);  /* false: none. Keeps out->struct_size */
+void events_recycle(struct events *q);               /* nothing points into it any more */
+void events_cut(struct events *q, size_t n, size_t bytes); /* back to an earlier length */
+
+/* ---- conversation (messages.c) ------------------------------------------------------------------- */
+
+struct message {
+    struct arena arena;          /* everything it points to, beside: */
+    struct json_doc doc;         /* the arguments of its calls */
+    struct chat_message chat;
+    struct chat_call *calls;     /* chat.calls, ours to change */
+    uint64_t call_id;            /* tool results: the call that is answered */
+};
+struct messages {
+    struct mem *mem;
+    struct message *item;
+    size_t n, capacity;
+};
+void messages_init(struct messages *v, struct mem *m);
+void messages_cut(struct messages *v, size_t n);       /* forgets those from n on */
+void messages_free(struct messages *v);
+/* Appends a copy of a message in its public form. A failure leaves the conversation as it was. */
+int32_t messages_add(struct messages *v, const glm_message *from, uint64_t call_id, glm_error *err);
+/* All messages of an OpenAI-style array, into an empty conversation, which then owns *doc. */
+int32_t messages_from_json(struct messages *v, struct json_doc *doc, glm_error *err);
+/* The records that chat_render reads, in arena. */
+struct chat_message *messages_chat(const struct messages *v, struct arena *arena);
+
+/* A call that the model made in the current turn. */
+struct call {
+    uint64_t id;
+    bool complete;               /* delivered whole */
+    bool answered;
+    char *result;                /* owned */
+    size_t result_size;
+};
+
+/* ---- session ------------------------------------------------------------------------------------ */
+
+enum session_state {
+    SESSION_IDLE,
+    SESSION_FEED,        /* token level: computing queued ids, then READY */
+    SESSION_PREFILL,     /* a turn: computing the prompt */
+    SESSION_DECODE,      /* a turn: computing the last sampled token */
+    SESSION_TOOLS        /* the message stopped with calls that lack results */
+};
+
+struct turn {
+    glm_turn_options opt;        /* frozen at the turn's first step */
+    struct sample_options sample;
+    bool active;                 /* between the first step and the turn's end */
+    bool stopped;                /* the model has ended its message */
+    uint64_t n_left;             /* tokens that may still be sampled */
+    uint64_t n_prompt, n_reused, n_think, n_answer;
+    uint64_t prefill_ns, decode_ns;
+    /* of the message being generated */
+    struct buf reasoning, text, calls; /* calls: a JSON array without its end */
+    struct call *call;
+    size_t n_call, call_capacity;
+    struct stream *stream;
+    uint32_t *mask;              /* ids that may be sampled */
+};
+
+struct glm_session {
+    glm_model *model;
+    atomic_flag busy;
+    atomic_bool cancel;
+    uint32_t n_ctx;
+    enum session_state state;
+    struct messages messages;
+    struct json_doc tools;
+    struct tool_types *types;    /* NULL: no tools declared */
+    glm_turn_options options;    /* of turns to come */
+    uint64_t next_call;
+    struct kv kv;
+    struct ids past;             /* tokens whose keys and values are in the cache */
+    struct ids queue;            /* tokens to compute, from queue_done on */
+    size_t queue_done;
+    uint32_t feed_rows;          /* GLM_ROWS_* of the feed in the queue */
+    struct pass *pass;
+    uint32_t pass_rows, pass_logits;
+    bool pass_running;
+    struct segment segment;      /* of the running pass */
+    uint32_t *logit_rows;        /* [pass_logits] */
+    struct kv_seq *seq;
+    struct buf logits, hidden;   /* of a feed with GLM_ROWS_ALL */
+    uint64_t n_fed, n_kept;      /* rows of the last feed, and those whose results can be read */
+    bool has_logits;             /* the pass holds those of the last position in the cache */
+    struct sampler *sampler;
+    struct turn turn;
+    struct events events;
+    glm_stats stats;
+};
+
+/* turn.c */
+int32_t turn_begin(glm_session *s, glm_error *err);
+/* A sampled token becomes events, and at the message's end messages. */
+int32_t turn_token(glm_session *s, int32_t id, glm_error *err);
+uint64_t turn_common(glm_session *s);
+int32_t turn_cancel(glm_session *s, glm_error *err);
+void turn_abort(glm_session *s);       /* after a failed step: the message being generated is dropped */
+bool turn_due(const glm_session *s);   /* the conversation waits for an answer */
+void turn_free(glm_session *s);
+int32_t turn_sample_options(const glm_session *s, struct sample_options *out, glm_error *err);
+int32_t turn_results(glm_session *s, glm_error *err); /* all calls answered: results become messages */
+
+/* tokens.c */
+int32_t tokens_reserve(glm_session *s, uint64_t n_new, uint64_t n_pos, uint32_t rows, glm_error *err);
+void tokens_truncate(glm_session *s, size_t n);
+void tokens_drop_queue(glm_session *s);
+/* Computes queued tokens until a chunk is done, the time is up (*done false) or a cancel comes. */
+int32_t tokens_run(glm_session *s, uint64_t deadline, bool *done, glm_error *err);
+int32_t tokens_draw(glm_session *s, const struct sample_options *o, const uint32_t *mask, int32_t *id,
+    glm_error *err);
+
+#endif

@@ -1,0 +1,85 @@
+/* events.c: the queue between what the engine produces and what the host takes, one event a step. */
+#include "engine_int.h"
+
+#include <string.h>
+
+void events_init(struct events *q, struct mem *m)
+{
+    *q = (struct events){ .mem = m };
+    buf_init(&q->bytes, m);
+}
+
+void events_free(struct events *q)
+{
+    mem_free(q->mem, q->item);
+    buf_free(&q->bytes);
+    *q = (struct events){ .mem = q->mem };
+}
+
+struct queued *events_add(struct events *q, uint32_t type)
+{
+    struct queued *e;
+    if (q->n == q->capacity) {
+        size_t capacity = q->capacity ? 2 * q->capacity : 16;
+        struct queued *item = mem_resize(q->mem, q->item, capacity * sizeof *item);
+        if (!item)
+            return NULL;
+        q->item = item;
+        q->capacity = capacity;
+    }
+    e = &q->item[q->n++];
+    memset(e, 0, sizeof *e);
+    e->ev.type = type;
+    e->text = e->name = e->arguments = SIZE_MAX;
+    return e;
+}
+
+bool events_text(struct events *q, size_t *offset, const char *text, size_t size)
+{
+    size_t at = q->bytes.size;
+    buf_put(&q->bytes, text, size);
+    buf_char(&q->bytes, '\0');
+    if (q->bytes.failed) {
+        q->bytes.failed = false;
+        q->bytes.size = at;
+        return false;
+    }
+    *offset = at;
+    return true;
+}
+
+static const char *at_offset(const struct events *q, size_t offset)
+{
+    return offset == SIZE_MAX ? NULL : q->bytes.data + offset;
+}
+
+bool events_take(struct events *q, glm_event *out)
+{
+    const struct queued *e;
+    uint32_t struct_size = out->struct_size;
+
+    if (q->head == q->n)
+        return false;
+    e = &q->item[q->head++];
+    *out = e->ev;
+    out->struct_size = struct_size;
+    out->text = at_offset(q, e->text);
+    out->name = at_offset(q, e->name);
+    out->arguments = at_offset(q, e->arguments);
+    out->pending = (uint32_t)(q->n - q->head);
+    return true;
+}
+
+void events_recycle(struct events *q)
+{
+    if (q->head == q->n) {
+        q->head = q->n = 0;
+        buf_clear(&q->bytes);
+    }
+}
+
+void events_cut(struct events *q, size_t n, size_t bytes)
+{
+    q->n = n;
+    q->bytes.size = bytes;
+}

@@ -1,0 +1,222 @@
+/* session.c: a session's life and the host's side of its conversation. */
+#include "engine_int.h"
+
+#include <math.h>
+#include <string.h>
+
+static glm_turn_options default_turn(void)
+{
+    glm_turn_options o = { .struct_size = sizeof o };
+    o.temperature = o.top_p = o.min_p = o.repeat_penalty = NAN;
+    o.top_k = -1;
+    return o;
+}
+
+int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session **out, glm_error *err)
+{
+    glm_session *s;
+    uint32_t type = opt->kv_type;
+
+    *out = NULL;
+    if (!m->net)
+        return err_set(err, GLM_ESTATE, 0, NULL, "the model was opened without weights: nothing can be computed");
+    if (opt->overflow != GLM_OVERFLOW_ERROR)
+        return err_set(err, GLM_ENOTSUP, 0, "overflow", "dropping old turns is not in this version");
+    if (opt->n_ctx > m->info.n_ctx_train)
+        return err_set(err, GLM_EINVAL, opt->n_ctx, "n_ctx", "the model was made for %u positions", m->info.n_ctx_train);
+    s = mem_zalloc(&m->mem, sizeof *s);
+    if (!s)
+        return err_nomem(err, "a session");
+    s->model = m;
+    s->n_ctx = opt->n_ctx ? opt->n_ctx : m->info.n_ctx_train;
+    s->options = default_turn();
+    s->next_call = 1;
+    atomic_flag_clear(&s->busy);
+    atomic_init(&s->cancel, false);
+    kv_open(&s->kv, m, type == GLM_KV_AUTO ? kv_auto(&m->net->hp) : type);
+    messages_init(&s->messages, &m->mem);
+    events_init(&s->events, &m->mem);
+    ids_init(&s->past, &m->mem);
+    ids_init(&s->queue, &m->mem);
+    buf_init(&s->logits, &m->mem);
+    buf_init(&s->hidden, &m->mem);
+    buf_init(&s->turn.reasoning, &m->mem);
+    buf_init(&s->turn.text, &m->mem);
+    buf_init(&s->turn.calls, &m->mem);
+    atomic_fetch_add(&m->refs, 1);
+    *out = s;
+    return GLM_OK;
+}
+
+void session_close(glm_session *s)
+{
+    glm_model *m;
+    if (!s)
+        return;
+    m = s->model;
+    turn_free(s);
+    events_free(&s->events);
+    messages_free(&s->messages);
+    json_free(&s->tools);
+    tool_types_close(s->types);
+    pass_close(s->pass);
+    mem_free(&m->mem, s->logit_rows);
+    sampler_close(s->sampler);
+    ids_free(&s->past);
+    ids_free(&s->queue);
+    buf_free(&s->logits);
+    buf_free(&s->hidden);
+    kv_close(&s->kv);
+    mem_free(&m->mem, s);
+    engine_release(m);
+}
+
+glm_model *session_model(const glm_session *s) { return s->model; }
+bool session_enter(glm_session *s) { return !atomic_flag_test_and_set(&s->busy); }
+void session_leave(glm_session *s) { atomic_flag_clear(&s->busy); }
+void session_cancel(glm_session *s) { atomic_store_explicit(&s->cancel, true, memory_order_relaxed); }
+
+/* The conversation may be changed between turns only. */
+static int32_t check_idle(const glm_session *s, glm_error *err)
+{
+    if (!s->model->tok)
+        return err_set(err, GLM_ENOTSUP, 0, NULL, "the checkpoint has no tokenizer: only the token level works");
+    if (s->state == SESSION_TOOLS)
+        return err_set(err, GLM_ESTATE, 0, NULL, "tool calls wait for results: give them or cancel first");
+    if (s->state != SESSION_IDLE || s->events.head < s->events.n)
+        return err_set(err, GLM_ESTATE, 0, NULL, "a turn is under way: step to its end or cancel first");
+    return GLM_OK;
+}
+
+int32_t session_add(glm_session *s, const glm_message *msg, glm_error *err)
+{
+    int32_t rc = check_idle(s, err);
+    if (!rc)
+        rc = messages_add(&s->messages, msg, 0, err);
+    if (!rc)
+        atomic_store(&s->cancel, false);
+    return rc;
+}
+
+int32_t session_messages(glm_session *s, const char *json, size_t size, uint64_t *n_common, glm_error *err)
+{
+    struct messages fresh;
+    struct json_doc doc = { 0 };
+    int32_t rc = check_idle(s, err);
+
+    messages_init(&fresh, &s->model->mem);
+    if (!rc)
+        rc = json_parse(&s->model->mem, json, size, 0, "messages", &doc, err);
+    if (!rc)
+        rc = messages_from_json(&fresh, &doc, err);
+    json_free(&doc);
+    if (rc) {
+        messages_free(&fresh);
+        return rc;
+    }
+    messages_free(&s->messages);
+    s->messages = fresh;
+    atomic_store(&s->cancel, false);
+    if (n_common)
+        *n_common = turn_common(s);
+    return GLM_OK;
+}
+
+int32_t session_tools(glm_session *s, const char *json, size_t size, glm_error *err)
+{
+    struct json_doc doc = { 0 };
+    struct tool_types *types = NULL;
+    int32_t rc = check_idle(s, err);
+
+    if (!rc)
+        rc = json_parse(&s->model->mem, json, size, JSON_REFUSE_DUPLICATES, "tools", &doc, err);
+    if (!rc)
+        rc = tool_types_open(&s->model->mem, doc.root, &types, err);
+    if (rc) {
+        json_free(&doc);
+        return rc;
+    }
+    if (doc.root->count == 0) { /* an empty list takes the tools back */
+        tool_types_close(types);
+        types = NULL;
+    }
+    json_free(&s->tools);
+    tool_types_close(s->types);
+    s->tools = doc;
+    s->types = types;
+    return GLM_OK;
+}
+
+static int32_t unsupported(glm_error *err, const char *what)
+{
+    return err_set(err, GLM_ENOTSUP, 0, what, "not in this version of the library");
+}
+
+int32_t session_turn(glm_session *s, const glm_turn_options *opt, glm_error *err)
+{
+    glm_turn_options before = s->options;
+    struct sample_options sample;
+    int32_t rc;
+
+    if (opt->thinking > GLM_THINK_OFF || opt->think_tokens || opt->think_close)
+        return unsupported(err, "thinking budget");
+    if (opt->tool_choice > GLM_TOOLS_NONE || opt->tool_name)
+        return unsupported(err, "tool_choice");
+    if (opt->answer_schema)
+        return unsupported(err, "answer_schema");
+    if (opt->n_stop || opt->stop_lines || opt->stop_dedent)
+        return unsupported(err, "stop");
+    if (opt->n_logprobs)
+        return unsupported(err, "n_logprobs");
+    if (opt->max_ns)
+        return unsupported(err, "max_ns");
+    s->options = *opt;
+    rc = turn_sample_options(s, &sample, err);
+    if (rc)
+        s->options = before;
+    return rc;
+}
+
+int32_t session_tool_result(glm_session *s, uint64_t call_id, const char *text, size_t size, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    struct call *call = NULL;
+    bool all = true;
+    char *copy;
+
+    for (size_t i = 0; i < t->n_call; i++) {
+        if (t->call[i].id == call_id)
+            call = &t->call[i];
+        else
+            all = all && t->call[i].answered;
+    }
+    if (!t->active || !call || !call->complete)
+        return err_set(err, GLM_EINVAL, call_id, "call_id", "no call %llu waits for a result", (unsigned long long)call_id);
+    if (call->answered)
+        return err_set(err, GLM_EINVAL, call_id, "call_id", "call %llu has its result already", (unsigned long long)call_id);
+    copy = mem_alloc(&s->model->mem, size + 1);
+    if (!copy)
+        return err_nomem(err, "a tool result");
+    memcpy(copy, text, size);
+    copy[size] = '\0';
+    call->result = copy;
+    call->result_size = size;
+    call->answered = true;
+    if (s->state == SESSION_TOOLS && all) {
+        int32_t rc = turn_results(s, err);
+        if (rc) {
+            call->answered = false;
+            call->result = NULL;
+            mem_free(&s->model->mem, copy);
+            return rc;
+        }
+        s->state = SESSION_IDLE; /* the next step goes on with the turn */
+    }
+    return GLM_OK;
+}
+
+void session_stats(const glm_session *s, glm_stats *out)
+{
+    *out = s->stats;
+    out->kv_bytes = (uint64_t)s->kv.seq.n_page * s->kv.page_bytes;
+}

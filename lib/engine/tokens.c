@@ -1,0 +1,256 @@
+/* tokens.c: the token level. A session's queue of ids is computed chunk by chunk through forward passes; the
+ * conversation level is built on it. */
+#include "engine_int.h"
+
+#include <string.h>
+
+#define LOGIT_BYTES (64u << 20) /* of a chunk whose rows all want logits */
+
+static uint32_t min_u64(uint64_t a, uint64_t b) { return (uint32_t)(a < b ? a : b); }
+
+static bool ids_reserve(struct ids *v, size_t n)
+{
+    int32_t *id;
+    if (n <= v->capacity)
+        return true;
+    id = mem_resize(v->mem, v->id, n * sizeof *id);
+    if (!id)
+        return false;
+    v->id = id;
+    v->capacity = n;
+    return true;
+}
+
+static uint32_t rows_with_logits(const glm_session *s, uint32_t rows)
+{
+    uint64_t each = (uint64_t)s->model->info.n_vocab * sizeof(float);
+    uint64_t n = LOGIT_BYTES / each;
+    return rows == GLM_ROWS_ALL ? min_u64(n ? n : 1, PREFILL_ROWS) : 1;
+}
+
+/* A pass with room for n_row rows, n_logit of them with logits. The old one goes only when the new one is there. */
+static int32_t reserve_pass(glm_session *s, uint32_t n_row, uint32_t n_logit, glm_error *err)
+{
+    struct mem *m = &s->model->mem;
+    struct pass *pass;
+    uint32_t *rows;
+    int32_t rc;
+
+    if (s->pass && n_row <= s->pass_rows && n_logit <= s->pass_logits)
+        return GLM_OK;
+    n_row = n_row > s->pass_rows ? n_row : s->pass_rows;
+    n_logit = n_logit > s->pass_logits ? n_logit : s->pass_logits;
+    rows = mem_array(m, n_logit, sizeof *rows);
+    if (!rows)
+        return err_nomem(err, "logit rows");
+    rc = pass_open(s->model->net, n_row, n_logit, s->n_ctx, &pass, err);
+    if (rc) {
+        mem_free(m, rows);
+        return rc;
+    }
+    pass_close(s->pass);
+    mem_free(m, s->logit_rows);
+    s->pass = pass;
+    s->logit_rows = rows;
+    s->pass_rows = n_row;
+    s->pass_logits = n_logit;
+    s->has_logits = false;
+    return GLM_OK;
+}
+
+/* Everything that computing n_new tokens up to position n_pos will need, so that later steps allocate nothing. */
+int32_t tokens_reserve(glm_session *s, uint64_t n_new, uint64_t n_pos, uint32_t rows, glm_error *err)
+{
+    uint32_t n_logit = rows_with_logits(s, rows), n_row = min_u64(n_new, PREFILL_ROWS);
+    int32_t rc;
+
+    if (!ids_reserve(&s->past, n_pos) || !ids_reserve(&s->queue, s->queue.n + n_pos))
+        return err_nomem(err, "token ids");
+    rc = kv_reserve(&s->kv, n_pos, err);
+    if (!rc && !s->sampler)
+        rc = sampler_open(&s->model->mem, s->model->info.n_vocab, &s->sampler, err);
+    return rc ? rc : reserve_pass(s, n_row, min_u64(n_logit, n_row), err);
+}
+
+void tokens_truncate(glm_session *s, size_t n)
+{
+    if (n < s->past.n) {
+        s->past.n = n;
+        s->has_logits = false;
+    }
+    tokens_drop_queue(s);
+}
+
+/* Forgets what was not computed. Keys and values beyond `past` may be half-written; they are never read. */
+void tokens_drop_queue(glm_session *s)
+{
+    s->queue.n = s->queue_done = 0;
+    s->pass_running = false;
+}
+
+/* ---- chunks ----------------------------------------------------------------------------------------- */
+
+static int32_t begin_chunk(glm_session *s, glm_error *err)
+{
+    size_t left = s->queue.n - s->queue_done;
+    bool all = s->state == SESSION_FEED && s->feed_rows == GLM_ROWS_ALL;
+    uint32_t n = min_u64(left, all ? s->pass_logits : s->pass_rows), n_logit = 0;
+    struct batch b = { .ids = s->queue.id + s->queue_done, .segments = &s->segment, .n_row = n, .n_segment = 1 };
+
+    s->segment = (struct segment){ .seq = 0, .row = 0, .n_row = n, .pos = (uint32_t)s->past.n };
+    if (all)
+        for (n_logit = 0; n_logit < n; n_logit++)
+            s->logit_rows[n_logit] = n_logit;
+    else if (n == left)
+        s->logit_rows[n_logit++] = n - 1;
+    s->seq = &s->kv.seq;
+    b.seqs = &s->seq;
+    b.logit_rows = s->logit_rows;
+    b.n_logit = n_logit;
+    s->has_logits = false;
+    return pass_begin(s->pass, &b, err);
+}
+
+static int32_t keep_rows(glm_session *s, glm_error *err)
+{
+    const glm_model_info *info = &s->model->info;
+    uint32_t n = s->segment.n_row;
+    if (s->state != SESSION_FEED || s->feed_rows != GLM_ROWS_ALL)
+        return GLM_OK;
+    buf_put(&s->logits, pass_logits(s->pass, 0), (size_t)n * info->n_vocab * sizeof(float));
+    buf_put(&s->hidden, pass_hidden(s->pass, 0), (size_t)n * info->d_model * sizeof(float));
+    if (s->logits.failed || s->hidden.failed)
+        return err_nomem(err, "the logits of all rows");
+    s->n_kept += n;
+    return GLM_OK;
+}
+
+static int32_t end_chunk(glm_session *s, glm_error *err)
+{
+    uint32_t n = s->segment.n_row;
+    int32_t rc = keep_rows(s, err);
+    if (rc)
+        return rc;
+    ids_append(&s->past, s->queue.id + s->queue_done, n);
+    s->queue_done += n;
+    if (s->queue_done == s->queue.n) {
+        s->queue.n = s->queue_done = 0;
+        s->has_logits = true;
+    }
+    return GLM_OK;
+}
+
+int32_t tokens_run(glm_session *s, uint64_t deadline, bool *done, glm_error *err)
+{
+    int32_t rc = GLM_OK;
+    *done = false;
+    if (!s->pass_running) {
+        rc = begin_chunk(s, err);
+        if (rc)
+            return rc;
+        s->pass_running = true;
+    }
+    if (!pass_run(s->pass, deadline, &s->cancel))
+        return GLM_OK;
+    s->pass_running = false;
+    *done = true;
+    return end_chunk(s, err);
+}
+
+/* Results of every row of a feed, so that computing them cannot fail for want of memory. */
+static int32_t reserve_rows(glm_session *s, size_t n, glm_error *err)
+{
+    const glm_model_info *info = &s->model->info;
+    uint64_t logits, hidden;
+    if (!ck_mul(n, info->n_vocab * sizeof(float), &logits) || !ck_mul(n, info->d_model * sizeof(float), &hidden))
+        return err_nomem(err, "the logits of all rows");
+    buf_clear(&s->logits);
+    buf_clear(&s->hidden);
+    s->n_kept = 0;
+    s->has_logits = false;
+    if (!buf_reserve(&s->logits, logits) || !buf_reserve(&s->hidden, hidden))
+        return err_nomem(err, "the logits of all rows");
+    return GLM_OK;
+}
+
+/* ---- what the host does with tokens -------------------------------------------------------------------- */
+
+int32_t session_feed(glm_session *s, const int32_t *ids, size_t n, uint32_t rows, glm_error *err)
+{
+    uint64_t n_pos = (uint64_t)s->past.n + n;
+    int32_t rc;
+
+    if (s->state != SESSION_IDLE || s->events.head < s->events.n)
+        return err_set(err, GLM_ESTATE, 0, NULL, "the session is computing: step it to the end or cancel first");
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= s->model->info.n_vocab)
+            return err_set(err, GLM_EINVAL, i, "ids", "token id %d is outside the vocabulary of %u", ids[i],
+                s->model->info.n_vocab);
+    if (n_pos > s->n_ctx)
+        return err_set(err, GLM_ECONTEXT, s->n_ctx, NULL, "%zu tokens and %zu in the cache exceed the context of %u",
+            n, s->past.n, s->n_ctx);
+    rc = tokens_reserve(s, n, n_pos, rows, err);
+    if (!rc && rows == GLM_ROWS_ALL)
+        rc = reserve_rows(s, n, err);
+    if (rc)
+        return rc;
+    ids_append(&s->queue, ids, n);
+    buf_clear(&s->logits);
+    buf_clear(&s->hidden);
+    s->n_fed = n;
+    s->n_kept = 0;
+    s->feed_rows = rows;
+    s->state = SESSION_FEED;
+    atomic_store(&s->cancel, false);
+    return GLM_OK;
+}
+
+static int32_t check_row(const glm_session *s, uint64_t *row, glm_error *err)
+{
+    if (s->state != SESSION_IDLE || !s->has_logits)
+        return err_set(err, GLM_ESTATE, 0, NULL, "no results to read: feed tokens and step to GLM_EVENT_READY first");
+    if (*row == GLM_LAST_ROW)
+        *row = s->n_fed ? s->n_fed - 1 : 0;
+    if (s->n_fed && *row >= s->n_fed)
+        return err_set(err, GLM_EINVAL, *row, "row", "the last feed had %llu rows", (unsigned long long)s->n_fed);
+    if (s->n_kept == 0 && s->n_fed && *row != s->n_fed - 1)
+        return err_set(err, GLM_ESTATE, *row, "row", "only the last row was kept: feed with GLM_ROWS_ALL");
+    return GLM_OK;
+}
+
+int32_t session_logits(glm_session *s, uint64_t row, const float **logits, glm_error *err)
+{
+    int32_t rc = check_row(s, &row, err);
+    if (!rc)
+        *logits = s->n_kept ? (const float *)(const void *)s->logits.data + row * s->model->info.n_vocab
+                            : pass_logits(s->pass, 0);
+    return rc;
+}
+
+int32_t session_hidden(glm_session *s, uint64_t row, const float **hidden, glm_error *err)
+{
+    int32_t rc = check_row(s, &row, err);
+    if (!rc)
+        *hidden = s->n_kept ? (const float *)(const void *)s->hidden.data + row * s->model->info.d_model
+                            : pass_hidden(s->pass, s->segment.n_row - 1);
+    return rc;
+}
+
+/* The draw for the next position. Greedy and sampled alike depend on the logits, the options and the position only. */
+int32_t tokens_draw(glm_session *s, const struct sample_options *o, const uint32_t *mask, int32_t *id, glm_error *err)
+{
+    const float *logits = s->n_kept && s->state == SESSION_IDLE
+        ? (const float *)(const void *)s->logits.data + (s->n_kept - 1) * s->model->info.n_vocab
+        : pass_logits(s->pass, 0);
+    return sample_draw(s->sampler, o, logits, mask, s->past.id, s->past.n, s->past.n, id, err);
+}
+
+int32_t session_sample(glm_session *s, int32_t *id, glm_error *err)
+{
+    struct sample_options o;
+    int32_t rc;
+    if (s->state != SESSION_IDLE || !s->has_logits)
+        return err_set(err, GLM_ESTATE, 0, NULL, "no logits to sample from: feed tokens and step to GLM_EVENT_READY first");
+    rc = turn_sample_options(s, &o, err);
+    return rc ? rc : tokens_draw(s, &o, NULL, id, err);
+}

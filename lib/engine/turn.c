@@ -1,0 +1,534 @@
+/* turn.c: from a conversation to a prompt, and from sampled tokens to events and messages. A turn may span
+ * several messages of the model, when it calls tools and goes on with their results. */
+#include "engine_int.h"
+
+#include <math.h>
+#include <string.h>
+
+#define TEXT_RESERVE (64u << 10) /* of each text buffer, so that ordinary answers allocate nothing */
+
+/* ---- sampling --------------------------------------------------------------------------------------- */
+
+static float choose(float asked, float file, float family)
+{
+    return !isnan(asked) ? asked : !isnan(file) ? file : family;
+}
+
+/* What the host asked for, else the checkpoint's generation_config, else the family's published settings. */
+int32_t turn_sample_options(const glm_session *s, struct sample_options *out, glm_error *err)
+{
+    const struct generation_defaults *g = ckpt_generation(s->model->ckpt);
+    const glm_turn_options *o = &s->options;
+    bool greedy = g->do_sample == 0;
+
+    out->temperature = choose(o->temperature, greedy ? 0.0f : g->temperature, s->model->family == CHAT_47 ? 1.0f : 0.6f);
+    out->top_p = choose(o->top_p, g->top_p, 0.95f);
+    out->min_p = choose(o->min_p, g->min_p, 0.0f);
+    out->repeat_penalty = choose(o->repeat_penalty, g->repeat_penalty, 1.0f);
+    out->top_k = o->top_k >= 0 ? o->top_k : g->top_k >= 0 ? g->top_k : 0;
+    out->seed = o->seed;
+    return sample_check(out, err);
+}
+
+/* ---- what may be sampled ------------------------------------------------------------------------------ */
+
+static void allow(uint32_t *mask, int32_t id)
+{
+    if (id >= 0)
+        mask[id / 32] |= 1u << id % 32;
+}
+
+static bool is_eos(const glm_model *m, int32_t id)
+{
+    const struct generation_defaults *g = ckpt_generation(m->ckpt);
+    for (uint32_t i = 0; i < g->n_eos; i++)
+        if (g->eos[i] == id)
+            return true;
+    return false;
+}
+
+/* Ordinary tokens, the ends of a message, the tags of a thought, and those of a call where tools are declared. */
+static void build_mask(glm_session *s)
+{
+    static const enum tok_special stops[] = { TOK_ENDOFTEXT, TOK_USER, TOK_OBSERVATION, TOK_THINK, TOK_THINK_END };
+    static const enum tok_special calls[] = { TOK_TOOL_CALL, TOK_TOOL_CALL_END, TOK_ARG_KEY, TOK_ARG_KEY_END,
+        TOK_ARG_VALUE, TOK_ARG_VALUE_END };
+    const glm_model *m = s->model;
+    const struct generation_defaults *g = ckpt_generation(m->ckpt);
+    uint32_t *mask = s->turn.mask;
+
+    memcpy(mask, m->plain_mask, ((size_t)m->info.n_vocab + 31) / 32 * sizeof *mask);
+    for (size_t i = 0; i < ARRAY_LEN(stops); i++)
+        allow(mask, tok_id(m->tok, stops[i]));
+    for (uint32_t i = 0; i < g->n_eos; i++)
+        if ((uint32_t)g->eos[i] < m->info.n_vocab)
+            allow(mask, g->eos[i]);
+    if (s->types && s->turn.opt.tool_choice != GLM_TOOLS_NONE)
+        for (size_t i = 0; i < ARRAY_LEN(calls); i++)
+            allow(mask, tok_id(m->tok, calls[i]));
+}
+
+/* ---- begin -------------------------------------------------------------------------------------------- */
+
+bool turn_due(const glm_session *s)
+{
+    return s->messages.n > 0 && s->messages.item[s->messages.n - 1].chat.role != GLM_ROLE_ASSISTANT;
+}
+
+static int32_t render(glm_session *s, const glm_turn_options *opt, struct ids *out, glm_error *err)
+{
+    struct mem *m = &s->model->mem;
+    struct chat_options how = {
+        .family = s->model->family,
+        .enable_thinking = opt->thinking == GLM_THINK_OFF ? CHAT_FALSE : CHAT_TRUE,
+        .add_generation_prompt = true,
+    };
+    bool with_tools = s->types && opt->tool_choice != GLM_TOOLS_NONE;
+    struct chat_message *chat;
+    struct arena arena;
+    int32_t rc;
+
+    arena_init(&arena, m);
+    chat = messages_chat(&s->messages, &arena);
+    rc = !chat ? err_nomem(err, "the prompt")
+               : chat_render_ids(s->model->tok, m, chat, s->messages.n, with_tools ? s->tools.root : NULL, &how, out,
+                     NULL, err);
+    arena_free(&arena);
+    return rc;
+}
+
+static int32_t check_length(glm_session *s, uint64_t n_prompt, uint64_t *n_left, glm_error *err)
+{
+    uint32_t asked = s->turn.opt.max_tokens;
+    uint64_t room = s->n_ctx > n_prompt ? s->n_ctx - n_prompt : 0;
+
+    if (room == 0 || asked > room)
+        return err_set(err, GLM_ECONTEXT, n_prompt, NULL,
+            "the prompt has %llu tokens and %u are asked for, the context has %u: shorten it or open a larger session",
+            (unsigned long long)n_prompt, asked ? asked : 1, s->n_ctx);
+    *n_left = asked ? asked : room < DEFAULT_MAX_TOKENS ? room : DEFAULT_MAX_TOKENS;
+    return GLM_OK;
+}
+
+static size_t common_prefix(const struct ids *a, const struct ids *b)
+{
+    size_t n = a->n < b->n ? a->n : b->n, i = 0;
+    while (i < n && a->id[i] == b->id[i])
+        i++;
+    return i;
+}
+
+/* Tokens of the cache that the conversation's prompt would share; 0 where it cannot be rendered now. */
+uint64_t turn_common(glm_session *s)
+{
+    struct ids prompt;
+    uint64_t n = 0;
+    ids_init(&prompt, &s->model->mem);
+    if (!render(s, &s->options, &prompt, NULL))
+        n = common_prefix(&s->past, &prompt);
+    ids_free(&prompt);
+    return n;
+}
+
+static int32_t reserve_text(struct turn *t, glm_error *err)
+{
+    struct buf *each[] = { &t->reasoning, &t->text, &t->calls };
+    for (size_t i = 0; i < ARRAY_LEN(each); i++) {
+        buf_clear(each[i]);
+        if (!buf_reserve(each[i], TEXT_RESERVE))
+            return err_nomem(err, "the answer's text");
+    }
+    return GLM_OK;
+}
+
+static void drop_calls(glm_session *s)
+{
+    for (size_t i = 0; i < s->turn.n_call; i++)
+        mem_free(&s->model->mem, s->turn.call[i].result);
+    s->turn.n_call = 0;
+}
+
+/* Queues the prompt's part that the cache does not hold. The last token is computed again if need be: its
+ * logits are wanted. */
+static int32_t queue_prompt(glm_session *s, const struct ids *prompt, uint64_t n_left, struct stream **stream,
+    glm_error *err)
+{
+    bool in_thought = s->model->family == CHAT_47 && s->turn.opt.thinking != GLM_THINK_OFF;
+    size_t common = common_prefix(&s->past, prompt);
+    int32_t rc;
+
+    if (common == prompt->n)
+        common--;
+    rc = stream_open(&s->model->mem, s->model->tok, s->types, s->model->family, in_thought, stream, err);
+    if (!rc)
+        rc = tokens_reserve(s, prompt->n - common, prompt->n + n_left, GLM_ROWS_LAST, err);
+    if (!rc)
+        rc = reserve_text(&s->turn, err);
+    if (rc)
+        return rc;
+    tokens_truncate(s, common);
+    ids_append(&s->queue, prompt->id + common, prompt->n - common);
+    s->turn.n_prompt = prompt->n;
+    s->turn.n_reused = common;
+    return GLM_OK;
+}
+
+/* The next message of the model, with n_left tokens to go. */
+static int32_t begin_message(glm_session *s, uint64_t *n_left, bool first, glm_error *err)
+{
+    struct stream *stream = NULL;
+    struct ids prompt;
+    int32_t rc;
+
+    ids_init(&prompt, &s->model->mem);
+    rc = render(s, &s->turn.opt, &prompt, err);
+    if (!rc && first)
+        rc = check_length(s, prompt.n, n_left, err);
+    if (!rc && prompt.n + *n_left > s->n_ctx) {
+        *n_left = prompt.n < s->n_ctx ? s->n_ctx - prompt.n : 0;
+        if (*n_left == 0)
+            rc = err_set(err, GLM_ECONTEXT, prompt.n, NULL, "the conversation has %zu tokens, the context %u", prompt.n,
+                s->n_ctx);
+    }
+    if (!rc)
+        rc = queue_prompt(s, &prompt, *n_left, &stream, err);
+    ids_free(&prompt);
+    if (rc) {
+        stream_close(stream);
+        return rc;
+    }
+    stream_close(s->turn.stream);
+    s->turn.stream = stream;
+    s->turn.n_left = *n_left;
+    s->turn.stopped = false;
+    drop_calls(s);
+    s->state = SESSION_PREFILL;
+    s->stats.n_prompt += s->turn.n_prompt;
+    s->stats.n_reused += s->turn.n_reused;
+    return GLM_OK;
+}
+
+int32_t turn_begin(glm_session *s, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    bool first = !t->active;
+    uint64_t n_left = t->n_left;
+    int32_t rc;
+
+    if (first) {
+        t->opt = s->options;
+        rc = turn_sample_options(s, &t->sample, err);
+        if (rc)
+            return rc;
+    }
+    if (!t->mask)
+        t->mask = mem_array(&s->model->mem, ((size_t)s->model->info.n_vocab + 31) / 32, sizeof *t->mask);
+    if (!t->mask)
+        return err_nomem(err, "the token mask");
+    build_mask(s);
+    rc = begin_message(s, &n_left, first, err);
+    if (!rc && first) {
+        t->active = true;
+        t->n_think = t->n_answer = t->prefill_ns = t->decode_ns = 0;
+    }
+    return rc;
+}
+
+/* ---- tokens into events ---------------------------------------------------------------------------------- */
+
+static int32_t event_text(glm_session *s, uint32_t type, const char *text, size_t size, uint64_t call_id)
+{
+    struct queued *e = events_add(&s->events, type);
+    if (!e || !events_text(&s->events, &e->text, text, size))
+        return GLM_ENOMEM;
+    e->ev.text_size = size;
+    e->ev.call_id = call_id;
+    return GLM_OK;
+}
+
+static int32_t call_begin(glm_session *s, const struct stream_event *ev)
+{
+    struct turn *t = &s->turn;
+    struct queued *e;
+
+    if (t->n_call == t->call_capacity) {
+        size_t capacity = t->call_capacity ? 2 * t->call_capacity : 8;
+        struct call *call = mem_resize(&s->model->mem, t->call, capacity * sizeof *call);
+        if (!call)
+            return GLM_ENOMEM;
+        t->call = call;
+        t->call_capacity = capacity;
+    }
+    e = events_add(&s->events, GLM_EVENT_TOOL_CALL_BEGIN);
+    if (!e || !events_text(&s->events, &e->name, ev->name, ev->name_size))
+        return GLM_ENOMEM;
+    e->ev.name_size = ev->name_size;
+    e->ev.call_id = s->next_call;
+    t->call[t->n_call++] = (struct call){ .id = s->next_call++ };
+    return GLM_OK;
+}
+
+/* The call as an element of the message's JSON array. */
+static void put_call(struct buf *b, const struct stream_event *ev, uint64_t id)
+{
+    buf_str(b, b->size ? ", {\"id\": " : "[{\"id\": ");
+    buf_u64(b, id);
+    buf_str(b, ", \"name\": ");
+    json_put_string(b, ev->name, ev->name_size);
+    buf_str(b, ", \"arguments\": ");
+    buf_put(b, ev->arguments, ev->arguments_size);
+    buf_char(b, '}');
+}
+
+static int32_t call_done(glm_session *s, const struct stream_event *ev)
+{
+    struct turn *t = &s->turn;
+    uint64_t id = t->call[t->n_call - 1].id;
+    struct queued *e = events_add(&s->events, GLM_EVENT_TOOL_CALL);
+
+    if (!e || !events_text(&s->events, &e->name, ev->name, ev->name_size) ||
+        !events_text(&s->events, &e->arguments, ev->arguments, ev->arguments_size))
+        return GLM_ENOMEM;
+    e->ev.name_size = ev->name_size;
+    e->ev.arguments_size = ev->arguments_size;
+    e->ev.call_id = id;
+    t->call[t->n_call - 1].complete = true;
+    put_call(&t->calls, ev, id);
+    return t->calls.failed ? GLM_ENOMEM : GLM_OK;
+}
+
+static int32_t text_piece(glm_session *s, struct buf *b, uint32_t type, const struct stream_event *ev)
+{
+    buf_put(b, ev->text, ev->text_size);
+    return b->failed ? GLM_ENOMEM : event_text(s, type, ev->text, ev->text_size, 0);
+}
+
+/* A call that was cut off was never delivered whole: the host never gets its GLM_EVENT_TOOL_CALL. */
+static void drop_incomplete(struct turn *t)
+{
+    while (t->n_call > 0 && !t->call[t->n_call - 1].complete)
+        t->n_call--;
+}
+
+static int32_t on_stream(void *user, const struct stream_event *ev)
+{
+    glm_session *s = user;
+    struct turn *t = &s->turn;
+    switch (ev->type) {
+    case STREAM_REASONING: return text_piece(s, &t->reasoning, GLM_EVENT_REASONING, ev);
+    case STREAM_TEXT: return text_piece(s, &t->text, GLM_EVENT_TEXT, ev);
+    case STREAM_CALL_BEGIN: return call_begin(s, ev);
+    case STREAM_CALL_DELTA:
+        return event_text(s, GLM_EVENT_TOOL_CALL_DELTA, ev->text, ev->text_size, t->call[t->n_call - 1].id);
+    case STREAM_CALL: return call_done(s, ev);
+    case STREAM_CALL_CUT: drop_incomplete(t); break;
+    case STREAM_STOP: t->stopped = true; break;
+    }
+    return GLM_OK;
+}
+
+/* ---- the end of a message --------------------------------------------------------------------------------- */
+
+/* The model's message joins the conversation: what was delivered, without calls that never became whole. */
+static int32_t append_message(glm_session *s, bool keep_reasoning, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    glm_message msg = { .struct_size = sizeof msg, .role = GLM_ROLE_ASSISTANT };
+    size_t calls_size = t->calls.size;
+    int32_t rc;
+
+    if (t->calls.size)
+        buf_char(&t->calls, ']');
+    if (t->calls.failed)
+        return err_nomem(err, "a message");
+    msg.text = t->text.data ? t->text.data : "";
+    msg.text_size = t->text.size;
+    msg.reasoning = keep_reasoning && t->reasoning.data ? t->reasoning.data : "";
+    msg.reasoning_size = keep_reasoning ? t->reasoning.size : 0;
+    msg.calls_json = calls_size ? t->calls.data : NULL;
+    msg.calls_size = t->calls.size;
+    rc = messages_add(&s->messages, &msg, 0, err);
+    t->calls.size = calls_size;
+    return rc;
+}
+
+static int32_t end_turn(glm_session *s, uint32_t reason, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    struct queued *e = events_add(&s->events, GLM_EVENT_TURN_END);
+
+    if (!e)
+        return err_nomem(err, "an event");
+    e->ev.end_reason = reason;
+    e->ev.n_prompt = t->n_prompt;
+    e->ev.n_reused = t->n_reused;
+    e->ev.n_think = t->n_think;
+    e->ev.n_answer = t->n_answer;
+    e->ev.prefill_ns = t->prefill_ns;
+    e->ev.decode_ns = t->decode_ns;
+    tokens_drop_queue(s);
+    if (reason == GLM_END_TOOLS) {
+        s->state = SESSION_TOOLS;
+    } else {
+        s->state = SESSION_IDLE;
+        t->active = false;
+        drop_calls(s);
+    }
+    return GLM_OK;
+}
+
+static bool all_answered(const struct turn *t)
+{
+    for (size_t i = 0; i < t->n_call; i++)
+        if (!t->call[i].answered)
+            return false;
+    return true;
+}
+
+/* Results become messages in the order of the calls. */
+int32_t turn_results(glm_session *s, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    size_t before = s->messages.n;
+    int32_t rc = GLM_OK;
+
+    for (size_t i = 0; i < t->n_call && !rc; i++) {
+        glm_message msg = { .struct_size = sizeof msg, .role = GLM_ROLE_TOOL };
+        msg.text = t->call[i].result;
+        msg.text_size = t->call[i].result_size;
+        rc = messages_add(&s->messages, &msg, t->call[i].id, err);
+    }
+    if (rc)
+        messages_cut(&s->messages, before);
+    return rc;
+}
+
+/* With every result there the turn goes on by itself, else it ends and waits for them. */
+static int32_t end_with_calls(glm_session *s, glm_error *err)
+{
+    int32_t rc = append_message(s, true, err);
+    if (rc)
+        return rc;
+    if (!all_answered(&s->turn))
+        return end_turn(s, GLM_END_TOOLS, err);
+    rc = turn_results(s, err);
+    return rc ? rc : turn_begin(s, err);
+}
+
+static int32_t end_message(glm_session *s, bool length, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    struct stream_sink sink = { s, on_stream };
+    enum stream_finish finish;
+    int32_t rc = stream_end(t->stream, length, &sink, &finish, err);
+
+    if (rc)
+        return rc;
+    drop_incomplete(t);
+    if (t->n_call > 0 && !length)
+        return end_with_calls(s, err);
+    if (length) /* calls of a message that was cut are not carried out */
+        t->calls.size = 0;
+    rc = append_message(s, true, err);
+    return rc ? rc : end_turn(s, length ? GLM_END_LENGTH : GLM_END_STOP, err);
+}
+
+int32_t turn_token(glm_session *s, int32_t id, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    struct stream_sink sink = { s, on_stream };
+    int32_t rc;
+
+    if (is_eos(s->model, id)) {
+        t->stopped = true;
+    } else {
+        rc = stream_put(t->stream, id, &sink, err);
+        if (rc)
+            return rc;
+    }
+    *(stream_in_reasoning(t->stream) ? &t->n_think : &t->n_answer) += 1;
+    t->n_left--;
+    s->stats.n_generated++;
+    if (t->stopped)
+        return end_message(s, false, err);
+    if (t->n_left == 0)
+        return end_message(s, true, err);
+    ids_put(&s->queue, id);
+    s->state = SESSION_DECODE;
+    return s->queue.failed ? err_nomem(err, "token ids") : GLM_OK;
+}
+
+/* ---- other ends --------------------------------------------------------------------------------------------- */
+
+/* Only the answered calls of the last message stay in it, and their results follow. */
+static int32_t keep_answered(glm_session *s, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    struct message *msg = &s->messages.item[s->messages.n - 1];
+    size_t n = 0, n_before = msg->chat.n_call;
+    int32_t rc;
+
+    for (size_t i = 0; i < t->n_call; i++) {
+        if (!t->call[i].answered) {
+            mem_free(&s->model->mem, t->call[i].result);
+            continue;
+        }
+        msg->calls[n] = msg->calls[i];
+        t->call[n++] = t->call[i];
+    }
+    msg->chat.n_call = n;
+    t->n_call = n;
+    rc = turn_results(s, err);
+    if (rc)
+        msg->chat.n_call = n_before < n ? n_before : n;
+    else if (n == 0 && msg->chat.text_size == 0)
+        messages_cut(&s->messages, s->messages.n - 1);
+    return rc;
+}
+
+static bool any_answered(const struct turn *t)
+{
+    for (size_t i = 0; i < t->n_call; i++)
+        if (t->call[i].answered)
+            return true;
+    return false;
+}
+
+/* Delivered text stays; an unfinished thought and unanswered calls go. */
+int32_t turn_cancel(glm_session *s, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    int32_t rc = GLM_OK;
+
+    if (s->state == SESSION_TOOLS) {
+        rc = keep_answered(s, err);
+    } else if (t->active) {
+        drop_incomplete(t);
+        if (t->text.size || any_answered(t)) {
+            rc = append_message(s, !stream_in_reasoning(t->stream), err);
+            if (!rc && t->n_call)
+                rc = keep_answered(s, err);
+        }
+    }
+    return rc ? rc : end_turn(s, GLM_END_CANCELLED, err);
+}
+
+void turn_abort(glm_session *s)
+{
+    tokens_drop_queue(s);
+    drop_calls(s);
+    s->turn.active = false;
+    s->state = SESSION_IDLE;
+}
+
+void turn_free(glm_session *s)
+{
+    struct mem *m = &s->model->mem;
+    drop_calls(s);
+    mem_free(m, s->turn.call);
+    mem_free(m, s->turn.mask);
+    buf_free(&s->turn.reasoning);
+    buf_free(&s->turn.text);
+    buf_free(&s->turn.calls);
+    stream_close(s->turn.stream);
+}
