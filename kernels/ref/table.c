@@ -27,8 +27,8 @@ size_t k_scratch_bytes(uint32_t n_in_max)
     return 64 * 4 * (size_t)n_in_max + 65536;
 }
 
-/* A page of keys or values as float32, and scores of a block of rows and heads. */
+/* A page of keys and one of values as float32; of 16 rows' query heads the scores of a page and a few sums. */
 size_t k_attention_scratch_bytes(uint32_t d_head, uint32_t n_q)
 {
-    return KV_PAGE * sizeof(float) * (2 * (size_t)d_head + 16 * (size_t)n_q) + 65536;
+    return sizeof(float) * (2 * (size_t)KV_PAGE * d_head + 16 * (KV_PAGE + 4) * (size_t)n_q) + 65536;
 }

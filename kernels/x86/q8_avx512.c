@@ -141,123 +141,159 @@ static void sums_by_span(const struct panel *p, const struct row_span *rs, struc
 
 /* ---- one or two rows, in registers ------------------------------------------------------------------------------------ */
 
-/* Masked broadcasts are loads and blends; inserts would take turns with the shuffles, which bound this code. */
-ALWAYS __m512i four_rows(const uint8_t *p, size_t step)
-{
-    __m512i v = _mm512_castsi128_si512(load16(p));
-    v = _mm512_mask_broadcast_i32x4(v, 0x00f0, load16(p + step));
-    v = _mm512_mask_broadcast_i32x4(v, 0x0f00, load16(p + 2 * step));
-    return _mm512_mask_broadcast_i32x4(v, 0xf000, load16(p + 3 * step));
-}
+/* One or two rows of activations in work on a panel, in halves of 8 outputs: what bounds this code is its loads, and a
+ * load into a part of a 512-bit register takes as long as two into 256-bit ones. */
+struct direct {
+    const uint8_t *x[2], *scale[2];
+    int32_t term[2][16];           /* of the span */
+    __m256i sum[2][2], more[2][2]; /* [row][half] of the block: two chains, for latency; Q4_0's second is 16 times too large */
+    __m256 a[2][2];
+};
 
-/* 16 bytes of each of 16 rows: t[j] is word j of rows 0..15. */
-ALWAYS void transpose_16(const uint8_t *p, size_t stride, __m512i t[4])
+ALWAYS void block_begin(struct direct *v, const uint32_t R, const uint32_t b)
 {
-    __m512i a = four_rows(p, 4 * stride), b = four_rows(p + stride, 4 * stride);
-    __m512i c = four_rows(p + 2 * stride, 4 * stride), d = four_rows(p + 3 * stride, 4 * stride);
-    __m512i ab0 = _mm512_unpacklo_epi32(a, b), ab1 = _mm512_unpackhi_epi32(a, b);
-    __m512i cd0 = _mm512_unpacklo_epi32(c, d), cd1 = _mm512_unpackhi_epi32(c, d);
-    t[0] = _mm512_unpacklo_epi64(ab0, cd0);
-    t[1] = _mm512_unpackhi_epi64(ab0, cd0);
-    t[2] = _mm512_unpacklo_epi64(ab1, cd1);
-    t[3] = _mm512_unpackhi_epi64(ab1, cd1);
-}
-
-/* Word i of v from memory: a load and a blend. */
-#define BLEND_WORD(v, i, p) __asm__("vpbroadcastd %1, %0%{%2%}" : "+v"(v) : "m"(*(const int32_t *)(const void *)(p)), \
-    "Yk"((__mmask8)(1u << (i))))
-
-/* The word at p of 8 rows. */
-ALWAYS __m256i blend_words(const uint8_t *p, size_t s)
-{
-    const uint8_t *p4 = p + 4 * s;
-    __m256i v = _mm256_castsi128_si256(_mm_cvtsi32_si128(word32(p)));
-    BLEND_WORD(v, 1, p + s);
-    BLEND_WORD(v, 2, p + 2 * s);
-    BLEND_WORD(v, 3, p + 3 * s);
-    BLEND_WORD(v, 4, p4);
-    BLEND_WORD(v, 5, p4 + s);
-    BLEND_WORD(v, 6, p4 + 2 * s);
-    BLEND_WORD(v, 7, p4 + 3 * s);
-    return v;
-}
-
-/* The float16 at p of 16 rows, read with the two bytes behind it. */
-ALWAYS __m512 blend_f16(const uint8_t *p, size_t stride)
-{
-    __m512i v = _mm512_inserti64x4(_mm512_castsi256_si512(blend_words(p, stride)), blend_words(p + 8 * stride, stride), 1);
-    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
-}
-
-/* High nibbles stay where they are, 16 times their value. */
-ALWAYS void q4_0_quads(const uint8_t *b, size_t stride, __m512i w[8])
-{
-    __m512i t[4];
-    transpose_16(b + 2, stride, t);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        w[j] = _mm512_and_si512(t[j], _mm512_set1_epi8(15));
-        w[j + 4] = _mm512_and_si512(t[j], _mm512_set1_epi8((char)0xf0));
+#pragma GCC unroll 2
+    for (uint32_t r = 0; r < R; r++) {
+        v->sum[r][0] = v->sum[r][1] = _mm256_set1_epi32(v->term[r][2 * b]);
+        v->more[r][0] = v->more[r][1] = _mm256_setzero_si256();
     }
 }
 
-ALWAYS void q8_0_quads(const uint8_t *b, size_t stride, __m512i w[8])
+ALWAYS void block_end(struct direct *v, const uint32_t R, const uint32_t b, const uint32_t format, const __m256 d[2])
 {
-    transpose_16(b + 2, stride, w);
-    transpose_16(b + 18, stride, w + 4);
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++)
-        w[j] = _mm512_xor_si512(w[j], _mm512_set1_epi8((char)0x80));
+#pragma GCC unroll 2
+    for (uint32_t r = 0; r < R; r++) {
+        __m256 dx = _mm256_broadcast_ss((const float *)(const void *)(v->scale[r] + 4 * b));
+#pragma GCC unroll 2
+        for (uint32_t h = 0; h < 2; h++) {
+            __m256i more = format == W_Q4_0 ? _mm256_srai_epi32(v->more[r][h], 4) : v->more[r][h];
+            __m256 sum = _mm256_cvtepi32_ps(_mm256_add_epi32(v->sum[r][h], more));
+            v->a[r][h] = _mm256_fmadd_ps(sum, _mm256_mul_ps(d[h], dx), v->a[r][h]);
+        }
+    }
 }
 
-/* Whole rows of blocks of 32 that begin with a float16 scale. */
+ALWAYS __m256 f16_words(__m256i v) { return _mm256_cvtph_ps(_mm256_cvtepi32_epi16(v)); }
+
+/* A span of 8 blocks, both formats: 4-byte words of quants, n of them a block, that two bytes of scale shift by half a
+ * word in every second block. Rows are read in runs of 16 bytes, scales with them. Words of two blocks, n = 4:
+ *
+ *   [d d 0 1][2 - 5][6 - 9][10 - 13][14 15 d' d'][0' - 3'][4' - 7'][8' - 11'][12' - 15']
+ *
+ * Bytes that are not quants are zeroed; what they are multiplied with then does not matter. */
+ALWAYS void direct_span(struct direct *v, const struct panel *p, const uint8_t *at, uint32_t k, const uint32_t R,
+    const uint32_t format)
+{
+    const uint32_t n = format == W_Q4_0 ? 4 : 8;
+    __m256i t[2][4];
+    __m256 d[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
+#pragma GCC unroll 68
+    for (uint32_t i = 0; i < 4 * (2 * n + 1); i++) {
+        const uint32_t j = i % (2 * n + 1), b = i / (2 * n + 1) * 2 + (j > n);
+        const uint32_t e = j == 0 ? 0 : j <= n ? 4 * j - 2 : 4 * (j - n - 1); /* its first quant */
+        const int32_t valid = j == 0 || j == n ? 0xffff : -1;
+        if (i % 4 == 0) {
+            if (p->ahead)
+                prefetch(p->data + p->ahead + (size_t)(at + 4 * i - p->data) * LANES, 16 * LANES);
+            transpose(at + 4 * i, p->stride, t[0]);
+            transpose(at + 4 * i + 8 * p->stride, p->stride, t[1]);
+        }
+        if (j == 0 || j == n + 1)
+            block_begin(v, R, b);
+#pragma GCC unroll 2
+        for (uint32_t h = 0; h < 2; h++) {
+            __m256i w = t[h][i % 4];
+            if (j == 0) {
+                d[h] = f16_words(w);
+                w = _mm256_srli_epi32(w, 16);
+            }
+            __m256i high = _mm256_and_si256(w, _mm256_set1_epi32((int32_t)0xf0f0f0f0 & valid));
+            if (format == W_Q4_0)
+                w = _mm256_and_si256(w, _mm256_set1_epi32(0x0f0f0f0f & valid));
+            else
+                w = _mm256_and_si256(_mm256_xor_si256(w, bytes(0x80)), _mm256_set1_epi32(valid));
+#pragma GCC unroll 2
+            for (uint32_t r = 0; r < R; r++) {
+                const uint8_t *x = v->x[r] + k + 32 * b + e;
+                __m256i xq = _mm256_set1_epi32(word32(x));
+                if (format == W_Q4_0) {
+                    v->sum[r][h] = _mm256_dpbusd_epi32(v->sum[r][h], w, xq);
+                    v->more[r][h] = _mm256_dpbusd_epi32(v->more[r][h], high, _mm256_set1_epi32(word32(x + 16)));
+                } else if (j % 2) {
+                    v->sum[r][h] = _mm256_dpbusd_epi32(v->sum[r][h], w, xq);
+                } else {
+                    v->more[r][h] = _mm256_dpbusd_epi32(v->more[r][h], w, xq);
+                }
+            }
+        }
+        if (j == n) {
+            block_end(v, R, b, format, d);
+            d[0] = f16_words(_mm256_srli_epi32(t[0][i % 4], 16));
+            d[1] = f16_words(_mm256_srli_epi32(t[1][i % 4], 16));
+        }
+        if (j == 2 * n)
+            block_end(v, R, b, format, d);
+    }
+}
+
+/* The blocks of a last, short span. */
+ALWAYS void direct_blocks(struct direct *v, const struct panel *p, const uint8_t *at, uint32_t k, const uint32_t R,
+    const uint32_t format)
+{
+    for (uint32_t b = 0; b < (p->n_in - k) / 32; b++, at += weight_block(format).bytes) {
+        const uint8_t *at8 = at + 8 * p->stride;
+        if (p->ahead)
+            prefetch(p->data + p->ahead + (size_t)(at - p->data) * LANES, LANES * (size_t)weight_block(format).bytes);
+        __m256 d[2] = { gather_f16(at, p->stride), gather_f16(at8, p->stride) };
+        block_begin(v, R, b);
+#pragma GCC unroll 2
+        for (uint32_t h = 0; h < 2; h++) {
+            const uint8_t *from = h ? at8 : at;
+            __m256i w[8];
+            transpose(from + 2, p->stride, w);
+            if (format == W_Q8_0)
+                transpose(from + 18, p->stride, w + 4);
+#pragma GCC unroll 4
+            for (uint32_t j = 0; j < 4; j++) {
+                __m256i low = format == W_Q4_0 ? low_nibble(w[j]) : _mm256_xor_si256(w[j], bytes(0x80));
+                __m256i high = format == W_Q4_0 ? _mm256_and_si256(w[j], bytes(0xf0)) : _mm256_xor_si256(w[j + 4], bytes(0x80));
+#pragma GCC unroll 2
+                for (uint32_t r = 0; r < R; r++) {
+                    const uint8_t *x = v->x[r] + k + 32 * b + 4 * j;
+                    v->sum[r][h] = _mm256_dpbusd_epi32(v->sum[r][h], low, _mm256_set1_epi32(word32(x)));
+                    v->more[r][h] = _mm256_dpbusd_epi32(v->more[r][h], high, _mm256_set1_epi32(word32(x + 16)));
+                }
+            }
+        }
+        block_end(v, R, b, format, d);
+    }
+}
+
 ALWAYS void direct_rows(const struct panel *p, const struct row_span *rs, float (*acc)[LANES], const uint32_t R,
     const uint32_t format)
 {
-    const uint32_t block_bytes = weight_block(format).bytes;
-    const int32_t offset = q8_formats[format].offset;
-    const uint8_t *x[2], *at = p->data;
-    __m512 a[2];
+    struct direct v;
+    const uint8_t *at = p->data;
     for (uint32_t r = 0; r < R; r++) {
-        x[r] = row_at(rs, r);
-        a[r] = _mm512_setzero_ps();
+        v.x[r] = row_at(rs, r);
+        v.a[r][0] = v.a[r][1] = _mm256_setzero_ps();
     }
-    size_t scale_at = q8_scale_at(p->n_in);
-    for (uint32_t k = 0; k < p->n_in; k += SPAN) {
-        uint32_t left = (p->n_in - k) / 32, n_block = left < SPAN_BLOCKS ? left : SPAN_BLOCKS;
-        __m512i term[2];
-        for (uint32_t r = 0; r < R; r++)
-            term[r] = row_terms(x[r], p->n_in, k, offset, 32, false);
+    for (uint32_t k = 0; k < p->n_in; k += SPAN, at += q8_formats[format].span_bytes) {
+        for (uint32_t r = 0; r < R; r++) {
+            _mm512_storeu_si512(v.term[r], row_terms(v.x[r], p->n_in, k, q8_formats[format].offset, 32, false));
+            v.scale[r] = v.x[r] + q8_scale_at(p->n_in) + k / 8;
+        }
         if (p->first)
             prefetch_rows(p, at);
-        for (uint32_t b = 0; b < n_block; b++, at += block_bytes) {
-            __m512i w[8];
-            __m512 d = blend_f16(at, p->stride);
-            if (p->ahead)
-                prefetch(p->data + p->ahead + (size_t)(at - p->data) * LANES, LANES * block_bytes);
-            if (format == W_Q4_0)
-                q4_0_quads(at, p->stride, w);
-            else
-                q8_0_quads(at, p->stride, w);
-#pragma GCC unroll 2
-            for (uint32_t r = 0; r < R; r++) {
-                __m512i sum = _mm512_permutexvar_epi32(_mm512_set1_epi32((int)(2 * b)), term[r]);
-                __m512i second = _mm512_setzero_si512(); /* a chain of its own: shorter, and Q4_0's is 16 times too large */
-#pragma GCC unroll 4
-                for (uint32_t j = 0; j < 4; j++) {
-                    sum = dot(sum, w[j], x[r] + k + 32 * b + 4 * j);
-                    second = dot(second, w[j + 4], x[r] + k + 32 * b + 16 + 4 * j);
-                }
-                if (format == W_Q4_0)
-                    second = _mm512_srai_epi32(second, 4);
-                sum = _mm512_add_epi32(sum, second);
-                __m512 dd = _mm512_mul_ps(d, broadcast_f32(x[r] + scale_at + k / 8 + 4 * b));
-                a[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), dd, a[r]);
-            }
-        }
+        if (p->n_in - k >= SPAN)
+            direct_span(&v, p, at, k, R, format);
+        else
+            direct_blocks(&v, p, at, k, R, format);
     }
-    for (uint32_t r = 0; r < R; r++)
-        _mm512_storeu_ps(acc[r], a[r]);
+    for (uint32_t r = 0; r < R; r++) {
+        _mm256_storeu_ps(acc[r], v.a[r][0]);
+        _mm256_storeu_ps(acc[r] + 8, v.a[r][1]);
+    }
 }
 
 typedef void direct_kernel(const struct panel *p, const struct row_span *rs, float (*acc)[LANES]);

@@ -34,6 +34,7 @@ bool backend_wants_q8(const struct backend *be, const struct weight *w);
 struct act {
     float *f;          /* [n_row, n_in] f32 */
     uint8_t *q8;       /* rows of q8_row_bytes(n_in), or NULL: no reader wants them */
+    uint8_t *fine;     /* for each row two q8 rows: the row, and what its rounding lost; or NULL */
     uint32_t n_in;
 };
 size_t act_q8_bytes(uint32_t n_in, uint32_t n_row);
@@ -83,6 +84,8 @@ struct op_part {
     float *y;
     uint64_t y_stride;
     bool add;
+    bool fine;         /* on the two q8 rows of in.fine: int8 rounding then costs no accuracy. For small
+                          matrices, and for the head, which has few rows and sets the error of every logit */
 };
 
 /* Where a MoE layer keeps its routing. Slots are (row, expert) pairs sorted by expert, then row. */

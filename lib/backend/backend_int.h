@@ -12,7 +12,7 @@ struct backend {
     uint32_t width;
     uint32_t cpu;
     bool float_activations;
-    size_t scratch_bytes;    /* of one task */
+    size_t scratch_bytes;    /* of one task: the kernels' scratch, then FINE_BYTES */
 };
 
 /* What a tile costs, for planning slices before anything was measured. */
@@ -34,6 +34,10 @@ bool ffn_wants_q8(const struct backend *be, const struct ffn *f);
 void tile_cost_add(struct tile_cost *cost, const struct weight *w, const struct grid *g);
 static inline uint32_t ceil_div(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 static inline uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
+/* A fine multiply's outputs on both q8 rows, before they are added: behind the kernels' scratch. */
+#define FINE_ROWS 16u
+#define FINE_OUT 512u
+#define FINE_BYTES (2 * FINE_ROWS * FINE_OUT * sizeof(float))
 #define ROW_TILE 4u              /* rows of a tile where rows are cheap */
 
 uint32_t op_plan(const struct backend *be, const struct op *op, struct tile_cost *cost); /* number of tiles */

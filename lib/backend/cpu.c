@@ -42,7 +42,7 @@ void backend_close(struct backend *be)
 size_t backend_scratch_bytes(uint32_t n_in_max, uint32_t d_head, uint32_t n_q)
 {
     size_t mm = k_scratch_bytes(n_in_max), at = k_attention_scratch_bytes(d_head, n_q);
-    return mm > at ? mm : at;
+    return (((mm > at ? mm : at) + 63) & ~(size_t)63) + FINE_BYTES;
 }
 
 size_t backend_work_bytes(const struct backend *be) { return be->scratch_bytes * be->width; }

@@ -60,12 +60,24 @@ static uint32_t row_tiles(const struct op *op, uint64_t elements, struct tile_co
     return ceil_div(op->n_row, ROW_TILE);
 }
 
-static void embed_row(const struct backend *be, const struct op *op, uint32_t r)
+static void embed_row(const struct backend *be, const struct op *op, uint32_t r, void *scratch)
 {
+    (void)scratch;
     be->k.decode_row(op->w, (uint32_t)op->ids[r], op->y + (size_t)r * op->w->n_in);
 }
 
-static void norm_row(const struct backend *be, const struct op *op, uint32_t r)
+/* The row's q8 form, then the q8 form of the rest. */
+static void quantize_fine(const struct backend *be, const float *x, uint32_t n, uint8_t *rows, float *rest)
+{
+    const float *scale = (const float *)(const void *)(rows + q8_scale_at(n));
+    const int8_t *q = (const int8_t *)rows;
+    be->k.quantize_q8(x, n, rows);
+    for (uint32_t i = 0; i < n; i++)
+        rest[i] = x[i] - (float)q[i] * scale[i / 32];
+    be->k.quantize_q8(rest, n, rows + q8_row_bytes(n));
+}
+
+static void norm_row(const struct backend *be, const struct op *op, uint32_t r, void *scratch)
 {
     uint32_t n = op->in.n_in, from = op->rows ? op->rows[r] : r;
     uint64_t stride = op->out_stride ? op->out_stride : n;
@@ -73,11 +85,14 @@ static void norm_row(const struct backend *be, const struct op *op, uint32_t r)
     be->k.rms_norm(op->x + from * op->x_stride, op->norm, n, op->eps, y);
     if (op->out.q8)
         be->k.quantize_q8(y, n, op->out.q8 + r * q8_row_bytes(n));
+    if (op->out.fine)
+        quantize_fine(be, y, n, op->out.fine + 2 * r * q8_row_bytes(n), scratch);
 }
 
-static void quant_row(const struct backend *be, const struct op *op, uint32_t r)
+static void quant_row(const struct backend *be, const struct op *op, uint32_t r, void *scratch)
 {
     uint32_t n = op->in.n_in;
+    (void)scratch;
     be->k.quantize_q8(op->in.f + (size_t)r * n, n, op->in.q8 + r * q8_row_bytes(n));
 }
 
@@ -95,11 +110,12 @@ static uint8_t *kv_head(const struct op *op, const struct kv_seq *seq, uint32_t 
     return (uint8_t *)seq->page[page] + at;
 }
 
-static void heads_row(const struct backend *be, const struct op *op, uint32_t r)
+static void heads_row(const struct backend *be, const struct op *op, uint32_t r, void *scratch)
 {
     const float *c = op->rope + (size_t)r * op->n_rot, *s = c + op->n_rot / 2;
     const struct kv_seq *seq = op->seq[segment_of(op, r)->seq];
     uint32_t d = op->d_head, pos = op->pos[r];
+    (void)scratch;
 
     for (uint32_t j = 0; j < op->n_head; j++) {
         float *q = op->q + ((size_t)r * op->n_head + j) * d;
@@ -117,21 +133,61 @@ static void heads_row(const struct backend *be, const struct op *op, uint32_t r)
     }
 }
 
-static void for_rows(const struct backend *be, const struct op *op, uint32_t tile,
-    void (*row)(const struct backend *, const struct op *, uint32_t))
+static void for_rows(const struct backend *be, const struct op *op, uint32_t tile, void *scratch,
+    void (*row)(const struct backend *, const struct op *, uint32_t, void *))
 {
     uint32_t end = min_u32((tile + 1) * ROW_TILE, op->n_row);
     for (uint32_t r = tile * ROW_TILE; r < end; r++)
-        row(be, op, r);
+        row(be, op, r, scratch);
 }
 
 /* ---- matrices ---------------------------------------------------------------------------------------------------- */
+
+static bool part_is_fine(const struct backend *be, const struct op *op, const struct op_part *p)
+{
+    return p->fine && op->in.fine && backend_wants_q8(be, p->w);
+}
+
+static struct grid part_grid(const struct backend *be, const struct op *op, const struct op_part *p)
+{
+    struct grid g = grid_plan(be, p->w, op->n_row);
+    if (part_is_fine(be, op, p)) {
+        g.row_step = min_u32(g.row_step, FINE_ROWS);
+        g.out_step = min_u32(g.out_step, FINE_OUT);
+        g.n_row_tile = ceil_div(op->n_row, g.row_step);
+        g.n_out_tile = ceil_div(p->w->n_out, g.out_step);
+    }
+    return g;
+}
+
+/* One multiply on both q8 rows of each row, then their sum. */
+static void fine_tile(const struct backend *be, const struct op *op, const struct op_part *p, uint32_t row,
+    uint32_t n_row, uint32_t out, uint32_t end, void *scratch)
+{
+    float *both = (float *)(void *)((uint8_t *)scratch + be->scratch_bytes - FINE_BYTES);
+    uint64_t bytes = q8_row_bytes(op->in.n_in);
+    uint32_t n_out = end - out;
+    struct matmul mm = {
+        .w = p->w,
+        .x = { .data = op->in.fine + 2 * row * bytes, .stride = bytes, .n = 2 * n_row },
+        .y = (float *)((uintptr_t)both - out * sizeof(float)), /* outputs are counted from the first */
+        .y_stride = n_out,
+        .mode = MM_STORE,
+    };
+    be->k.matmul_q8(&mm, out, end, scratch);
+    for (uint32_t r = 0; r < n_row; r++) {
+        const float *a = both + 2 * (size_t)r * n_out, *b = a + n_out;
+        float *y = p->y + (row + r) * p->y_stride + out;
+        for (uint32_t o = 0; o < n_out; o++)
+            y[o] = a[o] + b[o] + (p->bias ? p->bias[out + o] : 0.0f);
+    }
+}
 
 static uint32_t matmul_plan(const struct backend *be, const struct op *op, struct tile_cost *cost)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < op->n_part; i++) {
-        struct grid g = grid_plan(be, op->part[i].w, op->n_row);
+        struct grid g = part_grid(be, op, &op->part[i]);
         tile_cost_add(cost, op->part[i].w, &g);
         n += grid_tiles(&g);
     }
@@ -141,24 +197,29 @@ static uint32_t matmul_plan(const struct backend *be, const struct op *op, struc
 static void matmul_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
 {
     const struct op_part *p = op->part;
-    struct grid g = grid_plan(be, p->w, op->n_row);
+    struct grid g = part_grid(be, op, p);
 
     while (tile >= grid_tiles(&g)) {
         tile -= grid_tiles(&g);
         p++;
-        g = grid_plan(be, p->w, op->n_row);
+        g = part_grid(be, op, p);
     }
     uint32_t row = tile % g.n_row_tile * g.row_step, out = tile / g.n_row_tile * g.out_step;
+    uint32_t n_row = min_u32(g.row_step, op->n_row - row), end = min_u32(out + g.out_step, p->w->n_out);
     bool q8 = op->in.q8 && backend_wants_q8(be, p->w);
+    if (part_is_fine(be, op, p)) {
+        fine_tile(be, op, p, row, n_row, out, end, scratch);
+        return;
+    }
     struct matmul mm = {
         .w = p->w,
-        .x = act_rows(&op->in, q8, row, NULL, min_u32(g.row_step, op->n_row - row)),
+        .x = act_rows(&op->in, q8, row, NULL, n_row),
         .bias = p->bias,
         .y = p->y + row * p->y_stride,
         .y_stride = p->y_stride,
         .mode = p->add ? MM_ADD : MM_STORE,
     };
-    (q8 ? be->k.matmul_q8 : be->k.matmul_f32)(&mm, out, min_u32(out + g.out_step, p->w->n_out), scratch);
+    (q8 ? be->k.matmul_q8 : be->k.matmul_f32)(&mm, out, end, scratch);
 }
 
 static uint32_t swiglu_plan(const struct backend *be, const struct op *op, struct tile_cost *cost)
@@ -266,12 +327,13 @@ static void attend_tile(const struct backend *be, const struct op *op, uint32_t 
 }
 
 /* Row r of the operation is row row_begin + r of the pass. */
-static void merge_row(const struct backend *be, const struct op *op, uint32_t r)
+static void merge_row(const struct backend *be, const struct op *op, uint32_t r, void *scratch)
 {
     uint32_t row = op->row_begin + r, d = op->d_head, n_q = op->n_head / op->n_head_kv;
     uint32_t n_span = op->pos[row] / KV_SPAN + 1;
     uint64_t stride = (uint64_t)op->n_head_kv * op->n_row * n_q * (d + 2);
     float *y = op->out.f + (size_t)row * op->out.n_in;
+    (void)scratch;
 
     for (uint32_t h = 0; h < op->n_head; h++) {
         const float *part = op->part_out + part_index(op, 0, h / n_q, row) + (size_t)(h % n_q) * (d + 2);
@@ -301,11 +363,11 @@ uint32_t op_plan(const struct backend *be, const struct op *op, struct tile_cost
 void op_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
 {
     switch (op->kind) {
-    case OP_EMBED: for_rows(be, op, tile, embed_row); break;
-    case OP_NORM: for_rows(be, op, tile, norm_row); break;
-    case OP_QUANT: for_rows(be, op, tile, quant_row); break;
-    case OP_HEADS: for_rows(be, op, tile, heads_row); break;
-    case OP_MERGE: for_rows(be, op, tile, merge_row); break;
+    case OP_EMBED: for_rows(be, op, tile, scratch, embed_row); break;
+    case OP_NORM: for_rows(be, op, tile, scratch, norm_row); break;
+    case OP_QUANT: for_rows(be, op, tile, scratch, quant_row); break;
+    case OP_HEADS: for_rows(be, op, tile, scratch, heads_row); break;
+    case OP_MERGE: for_rows(be, op, tile, scratch, merge_row); break;
     case OP_MATMUL: matmul_tile(be, op, tile, scratch); break;
     case OP_SWIGLU: swiglu_tile(be, op, tile, scratch); break;
     case OP_ATTEND: attend_tile(be, op, tile, scratch); break;

@@ -22,6 +22,7 @@ enum {
 };
 
 #define CLOSED UINT32_MAX /* in the lower half of a ticket: no task to be had */
+#define ONE_RUN (UINT64_C(1) << 32)
 
 struct pool {
     struct mem *mem;
@@ -71,7 +72,9 @@ static void finish_task(struct pool *p)
     pthread_mutex_unlock(&p->lock);
 }
 
-/* Takes tasks while the run that the ticket shows has some; returns the ticket that had none. */
+/* Takes tasks while the run that the ticket shows has some; returns the ticket that had none, or
+ * one of the run before where the next is not open yet: its worker must not think that it has seen
+ * it. */
 static uint64_t take_tasks(struct pool *p)
 {
     uint64_t ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
@@ -81,6 +84,8 @@ static uint64_t take_tasks(struct pool *p)
         void *task = atomic_load_explicit(&p->task, memory_order_acquire);
         uint32_t count = atomic_load_explicit(&p->count, memory_order_acquire), i = next_of(ticket);
 
+        if (i == CLOSED)
+            return ticket - ONE_RUN;
         if (i >= count)
             return ticket;
         if (!atomic_compare_exchange_weak_explicit(
@@ -118,8 +123,8 @@ static bool spin_for_news(struct pool *p, uint64_t seen)
 static void park(struct pool *p, uint64_t seen)
 {
     pthread_mutex_lock(&p->lock);
-    atomic_fetch_add(
-        &p->n_parked, 1); /* before the look at the ticket: publish() looks in the other order */
+    /* Counted before the look at the ticket: publish() looks in the other order. */
+    atomic_fetch_add(&p->n_parked, 1);
     while (!is_news(p, seen))
         pthread_cond_wait(&p->wake, &p->lock);
     atomic_fetch_sub(&p->n_parked, 1);
@@ -146,7 +151,7 @@ static void *work(void *arg)
 /* Opens the next run to the workers and wakes as many as can find a task. */
 static void publish(struct pool *p, glm_task_fn fn, void *task, uint32_t count)
 {
-    uint64_t run = (uint64_t)(run_of(atomic_load(&p->ticket)) + 1) << 32;
+    uint64_t run = (uint64_t)(run_of(atomic_load(&p->ticket)) + 1) * ONE_RUN;
     uint32_t parked, wanted = count - 1;
 
     atomic_store(&p->ticket, run | CLOSED);

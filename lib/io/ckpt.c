@@ -227,12 +227,13 @@ static int32_t tokenizer_open(struct ckpt *c, const char *path, glm_error *err)
 static int32_t open_file(struct ckpt *c, glm_error *err)
 {
     struct file file = { 0 };
-    char head[16] = { 0 };
+    char head[17] = { 0 }; /* and a zero behind */
+    const size_t n_head = sizeof(head) - 1;
     int32_t rc = fs_open(c->opt.fs, c->path, &file, err);
     if (rc != GLM_OK)
         return rc;
     uint64_t size = file.size;
-    rc = fs_read(&file, 0, head, size < sizeof(head) ? size : sizeof(head), c->path, err);
+    rc = fs_read(&file, 0, head, size < n_head ? size : n_head, c->path, err);
     fs_close(&file);
     if (rc != GLM_OK)
         return rc;
@@ -242,7 +243,7 @@ static int32_t open_file(struct ckpt *c, glm_error *err)
     if ((n > n_suffix && strcmp(c->path + n - n_suffix, ".safetensors") == 0) || (size > 8 && head[8] == '{'))
         return err_set(err, GLM_EINVAL, 0, c->path, "a safetensors file has no configuration: give the folder that has "
             "it and config.json");
-    if (strspn(head, " \t\r\n") < sizeof(head) && head[strspn(head, " \t\r\n")] == '{')
+    if (head[strspn(head, " \t\r\n")] == '{')
         return tokenizer_open(c, c->path, err);
     return err_set(err, GLM_EFORMAT, 0, c->path, "neither a GGUF file, a tokenizer.json, nor a folder with config.json");
 }

@@ -23,7 +23,7 @@ struct net_layer {
     struct ffn *experts;              /* [n_expert] */
     struct ffn shared;
     bool has_shared;
-    bool attn_q8, o_q8, ffn_q8, down_q8; /* which activations need their q8 form */
+    bool attn_q8, v_fine, o_q8, ffn_q8, down_q8; /* which activations need their q8 form */
 };
 
 struct net {

@@ -96,7 +96,8 @@ static bool ffn_q8(const struct backend *be, const struct ffn *f)
 static void plan_q8(const struct net *n, struct net_layer *l)
 {
     const struct backend *be = n->be;
-    l->attn_q8 = backend_wants_q8(be, &l->q) || backend_wants_q8(be, &l->k) || backend_wants_q8(be, &l->v);
+    l->attn_q8 = backend_wants_q8(be, &l->q) || backend_wants_q8(be, &l->k);
+    l->v_fine = backend_wants_q8(be, &l->v);
     l->o_q8 = backend_wants_q8(be, &l->o);
     if (!l->moe) {
         l->ffn_q8 = ffn_q8(be, &l->dense);

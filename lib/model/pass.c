@@ -54,13 +54,14 @@ static void *carve(struct carver *c, uint64_t n, uint64_t size)
     return p;
 }
 
-static struct act carve_act(struct carver *c, uint32_t n_in, uint64_t n_row, bool q8)
+static struct act carve_act(struct carver *c, uint32_t n_in, uint64_t n_row, bool fine)
 {
     struct act a = { .n_in = n_in };
     a.f = carve(c, n_row * n_in, sizeof(float));
-    if (q8 && n_in % 32 == 0) {
+    if (n_in % 32 == 0)
         a.q8 = carve(c, n_row, act_q8_bytes(n_in, 1));
-    }
+    if (n_in % 32 == 0 && fine)
+        a.fine = carve(c, 2 * n_row, act_q8_bytes(n_in, 1));
     return a;
 }
 
@@ -78,7 +79,7 @@ static void carve_attention(struct pass *p, struct carver *c)
     p->q = carve(c, n * n_q, sizeof(float));
     p->k = carve(c, n * n_kv, sizeof(float));
     p->v = carve(c, n * n_kv, sizeof(float));
-    p->att = carve_act(c, (uint32_t)n_q, n, true);
+    p->att = carve_act(c, (uint32_t)n_q, n, false);
     p->part_floats = part_floats(hp, p->row_max, p->n_ctx);
     p->part = carve(c, p->part_floats, sizeof(float));
 }
@@ -90,9 +91,9 @@ static void carve_ffn(struct pass *p, struct carver *c)
     struct carver dense = *c;
     struct routing *rt = &p->route;
 
-    p->dense_h = carve_act(&dense, hp->d_ff, n, true);
-    p->h = carve_act(c, hp->d_ff_exp, n_slot, true);
-    p->shared_h = carve_act(c, hp->d_ff_exp * hp->n_expert_shared, n, true);
+    p->dense_h = carve_act(&dense, hp->d_ff, n, false);
+    p->h = carve_act(c, hp->d_ff_exp, n_slot, false);
+    p->shared_h = carve_act(c, hp->d_ff_exp * hp->n_expert_shared, n, false);
     p->y = carve(c, n_slot * hp->d_model, sizeof(float));
     p->shared_y = carve(c, n * hp->d_model, sizeof(float));
     rt->logits = carve(c, n * hp->n_expert, sizeof(float));
@@ -123,7 +124,7 @@ static void carve_all(struct pass *p, struct carver *c)
     p->sel = carve_act(c, hp->d_model, p->logit_max, true);
     p->logits = carve(c, (uint64_t)p->logit_max * hp->n_vocab, sizeof(float));
     if (hp->n_nextn)
-        p->cat = carve_act(c, 2 * hp->d_model, n, true);
+        p->cat = carve_act(c, 2 * hp->d_model, n, false);
     ffn = *c; /* a layer's two halves never live at the same time */
     carve_attention(p, c);
     carve_ffn(p, &ffn);
@@ -225,11 +226,13 @@ int32_t pass_begin(struct pass *p, const struct batch *b, glm_error *err)
 
 static const struct net_layer *layer_of(const struct pass *p) { return &p->net->layers[p->layer]; }
 
-static struct act act_if(const struct act *a, bool q8)
+static struct act act_if(const struct act *a, bool q8, bool fine)
 {
     struct act r = *a;
     if (!q8)
         r.q8 = NULL;
+    if (!fine)
+        r.fine = NULL;
     return r;
 }
 
@@ -249,7 +252,7 @@ static void op_matmul(struct op *op, struct act in, const struct weight *w, cons
 {
     op->kind = OP_MATMUL;
     op->in = in;
-    op->part[op->n_part++] = (struct op_part){ w, bias, y, w->n_out, add };
+    op->part[op->n_part++] = (struct op_part){ .w = w, .bias = bias, .y = y, .y_stride = w->n_out, .add = add };
 }
 
 /* Rows whose partial sums fit the space at once. */
@@ -291,7 +294,7 @@ static void op_attention(struct pass *p, struct op *op, enum op_kind kind)
     op->eps = hp->norm_eps;
     op->scale = (float)(1.0 / sqrt((double)hp->d_head));
     op->part_out = p->part;
-    op->out = act_if(&p->att, l->o_q8);
+    op->out = act_if(&p->att, l->o_q8, false);
     if (kind != OP_HEADS) {
         op->row_begin = p->row_begin;
         op->n_row = p->row_group;
@@ -307,14 +310,14 @@ static void op_experts(struct pass *p, struct op *op, enum op_kind kind)
     op->router_bias = l->router_bias;
     op->ffn = l->experts;
     op->shared = l->has_shared ? &l->shared : NULL;
-    op->in = op->out = act_if(&p->h, l->down_q8);
-    op->shared_out = act_if(&p->shared_h, l->down_q8);
+    op->in = op->out = act_if(&p->h, l->down_q8, false);
+    op->shared_out = act_if(&p->shared_h, l->down_q8, false);
     op->y = p->y;
     op->shared_y = p->shared_y;
     if (kind == OP_EXPERTS_UP)
-        op->in = act_if(&p->xn, l->ffn_q8);
+        op->in = act_if(&p->xn, l->ffn_q8, false);
     if (kind == OP_COMBINE)
-        op->out = (struct act){ p->x, NULL, p->net->hp.d_model };
+        op->out = (struct act){ .f = p->x, .n_in = p->net->hp.d_model };
 }
 
 static void op_head(struct pass *p, struct op *op)
@@ -322,7 +325,8 @@ static void op_head(struct pass *p, struct op *op)
     const struct net *n = p->net;
     const struct weight *head = p->b.mtp_hidden ? &n->mtp_head : &n->head;
     op->n_row = p->b.n_logit;
-    op_matmul(op, act_if(&p->sel, backend_wants_q8(n->be, head)), head, NULL, p->logits, false);
+    op_matmul(op, act_if(&p->sel, false, true), head, NULL, p->logits, false);
+    op->part[0].fine = true;
 }
 
 static void op_final_norm(struct pass *p, struct op *op, bool selected)
@@ -330,9 +334,9 @@ static void op_final_norm(struct pass *p, struct op *op, bool selected)
     const struct net *n = p->net;
     const float *w = p->b.mtp_hidden ? n->mtp_norm : n->norm;
     const struct weight *head = p->b.mtp_hidden ? &n->mtp_head : &n->head;
-    struct act out = { p->hidden, NULL, n->hp.d_model };
+    struct act out = { .f = p->hidden, .n_in = n->hp.d_model };
     if (selected) {
-        out = act_if(&p->sel, backend_wants_q8(n->be, head));
+        out = act_if(&p->sel, false, backend_wants_q8(n->be, head));
         op->rows = p->logit_rows;
         op->n_row = p->b.n_logit;
     }
@@ -355,12 +359,12 @@ static void op_mtp(struct pass *p, struct op *op)
     bool q8 = backend_wants_q8(n->be, &n->mtp_proj);
 
     if (p->step == STEP_MTP_PROJ) {
-        op_matmul(op, act_if(&p->cat, q8), &n->mtp_proj, NULL, p->x, false);
+        op_matmul(op, act_if(&p->cat, q8, false), &n->mtp_proj, NULL, p->x, false);
     } else if (p->step == STEP_MTP_ENORM) {
-        op_norm(op, p->x, d, n->mtp_enorm, n->hp.norm_eps, (struct act){ p->cat.f, NULL, d });
+        op_norm(op, p->x, d, n->mtp_enorm, n->hp.norm_eps, (struct act){ .f = p->cat.f, .n_in = d });
         op->out_stride = 2 * d;
     } else {
-        op_norm(op, p->b.mtp_hidden, d, n->mtp_hnorm, n->hp.norm_eps, (struct act){ p->cat.f + d, NULL, d });
+        op_norm(op, p->b.mtp_hidden, d, n->mtp_hnorm, n->hp.norm_eps, (struct act){ .f = p->cat.f + d, .n_in = d });
         op->out_stride = 2 * d;
     }
 }
@@ -378,12 +382,13 @@ static void op_build(struct pass *p)
     case STEP_MTP_ENORM: case STEP_MTP_HNORM: case STEP_MTP_PROJ: op_mtp(p, op); break;
     case STEP_MTP_QUANT: op->kind = OP_QUANT; op->in = p->cat; break;
     case STEP_ATTN_NORM:
-        op_norm(op, p->x, hp->d_model, l->attn_norm, hp->norm_eps, act_if(&xn, l->attn_q8));
+        op_norm(op, p->x, hp->d_model, l->attn_norm, hp->norm_eps, act_if(&xn, l->attn_q8, l->v_fine));
         break;
     case STEP_QKV:
-        op_matmul(op, act_if(&xn, l->attn_q8), &l->q, l->q_bias, p->q, false);
+        op_matmul(op, act_if(&xn, l->attn_q8, l->v_fine), &l->q, l->q_bias, p->q, false);
         op_matmul(op, op->in, &l->k, l->k_bias, p->k, false);
         op_matmul(op, op->in, &l->v, l->v_bias, p->v, false);
+        op->part[2].fine = true;
         break;
     case STEP_HEADS: op_attention(p, op, OP_HEADS); break;
     case STEP_ATTEND:
@@ -391,19 +396,19 @@ static void op_build(struct pass *p)
         op_attention(p, op, OP_ATTEND);
         break;
     case STEP_MERGE: op_attention(p, op, OP_MERGE); break;
-    case STEP_O: op_matmul(op, act_if(&p->att, l->o_q8), &l->o, NULL, p->x, true); break;
+    case STEP_O: op_matmul(op, act_if(&p->att, l->o_q8, false), &l->o, NULL, p->x, true); break;
     case STEP_FFN_NORM:
-        op_norm(op, p->x, hp->d_model, l->ffn_norm, hp->norm_eps, act_if(&xn, l->ffn_q8));
+        op_norm(op, p->x, hp->d_model, l->ffn_norm, hp->norm_eps, act_if(&xn, l->ffn_q8, false));
         break;
     case STEP_SWIGLU:
         op->kind = OP_SWIGLU;
-        op->in = act_if(&xn, l->ffn_q8);
+        op->in = act_if(&xn, l->ffn_q8, false);
         op->ffn = &l->dense;
         op->out = p->dense_h;
         break;
     case STEP_DENSE_QUANT: op->kind = OP_QUANT; op->in = p->dense_h; break;
-    case STEP_DOWN: op_matmul(op, act_if(&p->dense_h, l->down_q8), &l->dense.down, NULL, p->x, true); break;
-    case STEP_ROUTER: op_matmul(op, act_if(&xn, false), &l->router, NULL, p->route.logits, false); break;
+    case STEP_DOWN: op_matmul(op, act_if(&p->dense_h, l->down_q8, false), &l->dense.down, NULL, p->x, true); break;
+    case STEP_ROUTER: op_matmul(op, act_if(&xn, false, false), &l->router, NULL, p->route.logits, false); break;
     case STEP_TOPK: op_experts(p, op, OP_TOPK); break;
     case STEP_GROUP: op_experts(p, op, OP_GROUP); break;
     case STEP_EXPERTS_UP: op_experts(p, op, OP_EXPERTS_UP); break;

@@ -107,7 +107,7 @@ static inline int32_t tok_piece_find(const struct tok *t, const char *p, size_t 
     for (uint32_t i = tok_piece_slot(t, key, n);; i = (i + 1) & t->piece_mask) {
         const struct tok_piece *s = &t->piece[i];
         if (s->key == key && s->size == n && (n <= 8 || !memcmp(t->pool + t->token[s->id].at, p, n)))
-            return t->token[s->id].kind == TOK_NORMAL ? (int32_t)s->id : -1;
+            return (int32_t)s->id;
         if (!s->size)
             return -1;
     }

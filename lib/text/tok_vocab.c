@@ -313,13 +313,16 @@ static int32_t put_pairs(struct tok_build *b, glm_error *err)
     return GLM_OK;
 }
 
-/* Orders the added tokens by first byte, longer ones first. There are few. */
+/* Orders the added tokens by first byte, longer ones first. There are few. Plain text must not be able to make one. */
 static int32_t sort_added(struct tok_build *b, glm_error *err)
 {
     struct tok *t = b->tok;
-    for (uint32_t i = 1; i < t->n_added; i++) {
+    for (uint32_t i = 0; i < t->n_added; i++) {
         uint32_t id = t->added[i], k = i;
         const struct tok_token *a = &t->token[id];
+        if (tok_piece_find(t, t->pool + a->at, a->size) >= 0)
+            return err_set(err, GLM_EFORMAT, 0, b->where, "added token %u (\"%.*s\") is also a token of plain text", id,
+                (int)(a->size < 64 ? a->size : 64), t->pool + a->at);
         for (; k > 0; k--) {
             const struct tok_token *c = &t->token[t->added[k - 1]];
             uint8_t a_first = (uint8_t)t->pool[a->at], c_first = (uint8_t)t->pool[c->at];

@@ -122,6 +122,7 @@ static inline void mf_remove(struct mf *m, const char *name)
         return;
     free(e->bytes);
     *e = m->entry[--m->n];
+    m->entry[m->n] = (struct mf_entry){ 0 };
 }
 
 static inline void mf_free(struct mf *m)
@@ -129,6 +130,7 @@ static inline void mf_free(struct mf *m)
     ck_assert_uint_eq(m->n_open, 0);
     for (size_t i = 0; i < m->n; i++)
         free(m->entry[i].bytes);
+    memset(m->entry, 0, sizeof(m->entry));
     m->n = 0;
 }
 

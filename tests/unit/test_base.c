@@ -200,7 +200,7 @@ START_TEST(mem_default_hook)
 {
     struct mem m;
     char *p;
-    const size_t large = (size_t)1 << 30;
+    const size_t large = (size_t)1 << 28;
     long before;
 
     mem_init(&m, NULL);
@@ -213,7 +213,8 @@ START_TEST(mem_default_hook)
     ck_assert_ptr_nonnull(p);
     p[large - 1] = 1;
     ck_assert_uint_eq(mem_size(p), large);
-    ck_assert_int_lt(resident_pages() - before, 4000); /* large blocks are not touched */
+    if (!getenv("MALLOC_PERTURB_")) /* then the C library itself fills the block */
+        ck_assert_int_lt(resident_pages() - before, 4000); /* large blocks are not touched */
     mem_free(&m, p);
     ck_assert_uint_eq(m.used, 0);
 }

@@ -398,7 +398,7 @@ END_TEST
 static int32_t open_config_with(const char *key, const char *value, struct ckpt **c, glm_error *err)
 {
     static const char *const base[][2] = {
-        { "model_type", "\"glm4_moe\"" }, { "hidden_size", "64" }, { "num_hidden_layers", "4" },
+        { "model_type", "\"glm4_moe\"" }, { "hidden_size", "96" }, { "num_hidden_layers", "4" },
         { "first_k_dense_replace", "1" }, { "num_nextn_predict_layers", "1" }, { "num_attention_heads", "6" },
         { "num_key_value_heads", "2" }, { "head_dim", "16" }, { "intermediate_size", "96" },
         { "moe_intermediate_size", "32" }, { "n_routed_experts", "12" }, { "num_experts_per_tok", "4" },
@@ -575,7 +575,7 @@ START_TEST(accepts_both_spellings_of_rope)
     ck_assert_int_eq(open_config_with("rope_scaling", NULL, &c, &err), GLM_OK);
     ckpt_close(c);
     ck_assert_int_eq(open_config_with("head_dim", NULL, &c, &err), GLM_OK);
-    ck_assert_uint_eq(ckpt_hparams(c)->d_head, 64 / 6);
+    ck_assert_uint_eq(ckpt_hparams(c)->d_head, 16);
     ckpt_close(c);
 }
 END_TEST
@@ -629,7 +629,7 @@ START_TEST(vision_models_nest_their_text)
         (const char *)e->bytes);
     mf_text(&files, "c/config.json", text);
     c = must_open("c", GLM_WEIGHTS_NONE);
-    ck_assert_uint_eq(ckpt_hparams(c)->d_model, 64);
+    ck_assert_uint_eq(ckpt_hparams(c)->d_model, 96);
     ck_assert_uint_eq(ckpt_generation(c)->n_eos, 2);
     ckpt_close(c);
 }

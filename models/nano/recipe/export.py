@@ -31,6 +31,7 @@ def export(model: Nano, out: Path) -> int:
                for k, v in published(model).items()}
     part = out / "model.safetensors.part"
     save_file(tensors, str(part), metadata={"format": "pt"})
+    part.chmod(0o644)      # the writer of safetensors makes files that only their owner can read
     part.rename(out / "model.safetensors")
     config = config_json(model.shape, special)
     write_json(out / "config.json", config)
