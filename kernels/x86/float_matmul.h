@@ -49,6 +49,13 @@ static struct work work_init(void *scratch, uint32_t n_in)
 
 /* ---- direct ----------------------------------------------------------------------------------------------------------- */
 
+/* Scales of n_o outputs for one block of inputs, of W_F8 alone. */
+struct f8_scales {
+    v16 scale[DIRECT_OUTS];
+    v16 folded[DIRECT_OUTS]; /* times 2^120, for weights widened as 2^-120 of their value: the same rounded product */
+    bool can_fold;           /* that does not overflow */
+};
+
 /* Sixteen (or n) inputs from `in` of n_o outputs into the accumulators of n_r rows. */
 INLINE void direct_step(uint32_t format, bool folded, uint32_t n_r, uint32_t n_o, const uint8_t *const *b, const v16 *scale,
     const char *const *x, uint32_t in, uint32_t n, v16 *a)
@@ -60,7 +67,7 @@ INLINE void direct_step(uint32_t format, bool folded, uint32_t n_r, uint32_t n_o
         const uint8_t *p = b[o] + (size_t)in * plain_bytes(format);
         v16 wv;
         if (folded)
-            wv = v16_from_f8_less8(load_128(p));
+            wv = v16_from_f8_less120(p);
         else
             wv = n == 16 ? plain16(format, p) : plain_n(format, p, n);
         if (format == W_F8)
@@ -73,61 +80,61 @@ INLINE void direct_step(uint32_t format, bool folded, uint32_t n_r, uint32_t n_o
 }
 
 /* Inputs [begin, end): whole cache lines with a prefetch of the same line n_o rows further, then the rest. */
-INLINE void direct_span(uint32_t format, bool folded, uint32_t n_r, uint32_t n_o, const uint8_t *const *b, const v16 *scale,
+INLINE void direct_span(uint32_t format, uint32_t n_r, uint32_t n_o, const uint8_t *const *b, const struct f8_scales *s,
     const char *const *x, uint32_t begin, uint32_t end, uint64_t ahead, v16 *a)
 {
     uint32_t line = 64 / plain_bytes(format), i = begin;
     for (; i + line <= end; i += line) {
-        UNROLL for (uint32_t o = 0; o < n_o; o++)
+        bool fold = format == W_F8 && s->can_fold;
+        UNROLL for (uint32_t o = 0; o < n_o; o++) {
             _mm_prefetch((const char *)b[o] + (size_t)i * plain_bytes(format) + ahead, _MM_HINT_T1);
-        UNROLL for (uint32_t j = 0; j < line; j += 16)
-            direct_step(format, folded, n_r, n_o, b, scale, x, i + j, 16, a);
+            if (format == W_F8)
+                fold = fold && !f8_has_nan(b[o] + i);
+        }
+        if (fold) {
+            UNROLL for (uint32_t j = 0; j < line; j += 16)
+                direct_step(format, true, n_r, n_o, b, s->folded, x, i + j, 16, a);
+        } else {
+            UNROLL for (uint32_t j = 0; j < line; j += 16)
+                direct_step(format, false, n_r, n_o, b, s->scale, x, i + j, 16, a);
+        }
     }
     for (; i + 16 <= end; i += 16)
-        direct_step(format, folded, n_r, n_o, b, scale, x, i, 16, a);
+        direct_step(format, false, n_r, n_o, b, s->scale, x, i, 16, a);
     if (i < end)
-        direct_step(format, false, n_r, n_o, b, scale, x, i, end - i, a);
+        direct_step(format, false, n_r, n_o, b, s->scale, x, i, end - i, a);
 }
 
-/* Scales of n_o outputs for one block of inputs. *folded: times 2^8, which the widening left out, and exact so. */
-INLINE bool direct_scales(const struct weight *w, uint32_t n_o, uint32_t out, uint32_t block, v16 *scale, v16 *scale8)
+INLINE void direct_scales(const struct weight *w, uint32_t n_o, uint32_t out, uint32_t block, struct f8_scales *to)
 {
-    bool small = true;
+    to->can_fold = true;
     UNROLL for (uint32_t o = 0; o < n_o; o++) {
         const uint8_t *row = (const uint8_t *)w->scale + (out + o) / w->block_out * w->scale_row_bytes;
         float s = scale_at(row, w->scale_format, block);
-        small = small && s < 0x1p100f && s > -0x1p100f;
-        scale[o] = v16_set(s);
-        scale8[o] = v16_set(s * 256.0f);
+        to->can_fold = to->can_fold && s < 64.0f && s > -64.0f;
+        to->scale[o] = v16_set(s);
+        to->folded[o] = v16_set(s * 0x1p120f);
     }
-    return small;
 }
 
 /* dots[r * PANEL + o] of n_r rows and n_o outputs from out. */
 INLINE void direct(uint32_t format, uint32_t n_r, uint32_t n_o, const struct weight *w, uint32_t out, const char *const *x,
     float *dots)
 {
-    v16 a[DIRECT_ROWS * DIRECT_OUTS], scale[DIRECT_OUTS], scale8[DIRECT_OUTS];
+    v16 a[DIRECT_ROWS * DIRECT_OUTS];
+    struct f8_scales s;
     const uint8_t *b[DIRECT_OUTS];
     uint64_t ahead = n_o * w->row_bytes;
     UNROLL for (uint32_t i = 0; i < n_r * n_o; i++)
         a[i] = v16_set(0);
     UNROLL for (uint32_t o = 0; o < n_o; o++)
         b[o] = (const uint8_t *)w->data + (out + o) * w->row_bytes;
-    if (format != W_F8) {
-        direct_span(format, false, n_r, n_o, b, scale, x, 0, w->n_in, ahead, a);
-    } else {
-        for (uint32_t begin = 0, block = 0; begin < w->n_in; begin += w->block_in, block++) {
-            uint32_t end = w->n_in - begin < w->block_in ? w->n_in : begin + w->block_in, whole = begin + (end - begin) / 16 * 16;
-            if (direct_scales(w, n_o, out, block, scale, scale8))
-                direct_span(format, true, n_r, n_o, b, scale8, x, begin, whole, ahead, a);
-            else
-                direct_span(format, false, n_r, n_o, b, scale, x, begin, whole, ahead, a);
-            if (whole < end)
-                direct_step(format, false, n_r, n_o, b, scale, x, whole, end - whole, a);
-            if (w->n_in - begin <= w->block_in)
-                break;
-        }
+    uint32_t step = format == W_F8 && w->block_in < w->n_in ? w->block_in : w->n_in;
+    for (uint32_t begin = 0, block = 0; begin < w->n_in; begin += step, block++) {
+        uint32_t end = w->n_in - begin < step ? w->n_in : begin + step;
+        if (format == W_F8)
+            direct_scales(w, n_o, out, block, &s);
+        direct_span(format, n_r, n_o, b, &s, x, begin, end, ahead, a);
     }
     UNROLL for (uint32_t r = 0; r < n_r; r++) {
         if (n_o == 4)
@@ -182,6 +189,43 @@ static void direct_dots(const struct weight *w, uint32_t out, uint32_t n_out, co
 
 /* ---- panel ------------------------------------------------------------------------------------------------------------ */
 
+/* Sixteen inputs, at byte `in` of the rows. AVX2 takes eight, then eight: 12 accumulators, 3 activations and a weight are
+ * all its registers. */
+#ifdef __AVX512F__
+INLINE void tile_step(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w, size_t stride, size_t in, v16 *a)
+{
+    v16 xv[TILE_ROWS];
+    UNROLL for (uint32_t r = 0; r < n_r; r++)
+        xv[r] = v16_load(x[r] + in);
+    UNROLL for (uint32_t o = 0; o < n_o; o++) {
+        v16 wv = v16_load(w + o * stride);
+        UNROLL for (uint32_t r = 0; r < n_r; r++)
+            a[r * n_o + o] = v16_fma(xv[r], wv, a[r * n_o + o]);
+    }
+}
+#else
+INLINE __m256 load_256(const char *p) { return _mm256_loadu_ps((const float *)(const void *)p); }
+
+INLINE void tile_step(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w, size_t stride, size_t in, v16 *a)
+{
+    __m256 xv[TILE_ROWS];
+    UNROLL for (uint32_t r = 0; r < n_r; r++)
+        xv[r] = load_256(x[r] + in);
+    UNROLL for (uint32_t o = 0; o < n_o; o++) {
+        __m256 wv = load_256(w + o * stride);
+        UNROLL for (uint32_t r = 0; r < n_r; r++)
+            a[r * n_o + o].lo = _mm256_fmadd_ps(xv[r], wv, a[r * n_o + o].lo);
+    }
+    UNROLL for (uint32_t r = 0; r < n_r; r++)
+        xv[r] = load_256(x[r] + in + 32);
+    UNROLL for (uint32_t o = 0; o < n_o; o++) {
+        __m256 wv = load_256(w + o * stride + 32);
+        UNROLL for (uint32_t r = 0; r < n_r; r++)
+            a[r * n_o + o].hi = _mm256_fmadd_ps(xv[r], wv, a[r * n_o + o].hi);
+    }
+}
+#endif
+
 /* Inputs [begin, end) of n_r rows and n_o outputs; w + o * stride the outputs' weights; acc rests between steps. */
 INLINE void tile(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w, size_t stride, uint32_t begin, uint32_t end,
     float *acc)
@@ -191,16 +235,8 @@ INLINE void tile(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w
     UNROLL for (uint32_t r = 0; r < n_r; r++)
         UNROLL for (uint32_t o = 0; o < n_o; o++)
             a[r * n_o + o] = begin == 0 ? v16_set(0) : v16_load(acc + (r * PANEL + o) * 16);
-    for (; i + 16 <= end; i += 16) {
-        v16 xv[TILE_ROWS];
-        UNROLL for (uint32_t r = 0; r < n_r; r++)
-            xv[r] = v16_load(x[r] + 4 * (size_t)i);
-        UNROLL for (uint32_t o = 0; o < n_o; o++) {
-            v16 wv = v16_load(w + o * stride + 4 * (size_t)i);
-            UNROLL for (uint32_t r = 0; r < n_r; r++)
-                a[r * n_o + o] = v16_fma(xv[r], wv, a[r * n_o + o]);
-        }
-    }
+    for (; i + 16 <= end; i += 16)
+        tile_step(n_r, n_o, x, w + 4 * (size_t)i, stride, 4 * (size_t)i, a);
     if (i < end) {
         UNROLL for (uint32_t o = 0; o < n_o; o++) {
             v16 wv = v16_fill(v16_load_n(w + o * stride + 4 * (size_t)i, end - i), end - i, -0.0f);

@@ -190,77 +190,49 @@ static void sums_by_span(const struct panel *p, const struct row_span *rs, struc
     }
 }
 
-/* ---- one row, in registers ---------------------------------------------------------------------------------------------- */
+/* ---- one or two rows, in registers ------------------------------------------------------------------------------------ */
 
-/* One block of 8 outputs; sum starts from the offset's term. */
-ALWAYS __m256i q4_0_dot(const uint8_t *b, size_t stride, const uint8_t *x, __m256i sum)
+/* Q4_0: sum and 16-bit part of it; Q8_0: two sums, of |w| and x with the sign of w (128 * 127 * 2 does not saturate). */
+struct block_sum {
+    __m256i a, b;
+};
+
+ALWAYS struct block_sum sum_begin(int32_t start)
 {
-    __m256i q[8], a = _mm256_setzero_si256();
-    nibbles(b + 2, stride, q);
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++)
-        a = _mm256_add_epi16(a, _mm256_maddubs_epi16(q[j], broadcast_quad(x + 4 * j)));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, _mm256_set1_epi16(1)));
+    return (struct block_sum){ _mm256_set1_epi32(start), _mm256_setzero_si256() };
 }
 
-/* Signed quants: |w| . (x with the sign of w); 128 * 127 * 2 does not saturate. */
-ALWAYS __m256i q8_0_dot(const uint8_t *b, size_t stride, const uint8_t *x)
+ALWAYS void sum_word(struct block_sum *s, __m256i w, const int32_t valid, const uint8_t *x, const uint32_t format,
+    const bool odd)
 {
-    __m256i sum = _mm256_setzero_si256();
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-        __m256i t[4];
-        transpose(b + 2 + 16 * half, stride, t);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            __m256i xs = _mm256_sign_epi8(broadcast_quad(x + 16 * half + 4 * j), t[j]);
-            __m256i v = _mm256_maddubs_epi16(_mm256_abs_epi8(t[j]), xs);
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(v, _mm256_set1_epi16(1)));
-        }
+    w = _mm256_and_si256(w, _mm256_set1_epi32(valid));
+    if (format == W_Q4_0) {
+        s->b = add_products(s->b, low_nibble(w), broadcast_quad(x));
+        s->b = add_products(s->b, high_nibble(w), broadcast_quad(x + 16));
+    } else {
+        __m256i v = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(broadcast_quad(x), w));
+        v = _mm256_madd_epi16(v, _mm256_set1_epi16(1));
+        if (odd)
+            s->a = _mm256_add_epi32(s->a, v);
+        else
+            s->b = _mm256_add_epi32(s->b, v);
     }
-    return sum;
 }
 
-/* A row of blocks of 32 that begin with a float16 scale. */
-ALWAYS void direct_row(const struct panel *p, const uint8_t *x, float *acc, const uint32_t format)
+ALWAYS __m256i sum_end(struct block_sum s, const uint32_t format)
 {
-    const uint32_t block_bytes = weight_block(format).bytes;
-    const struct plan c = { .group = 32 };
-    const uint8_t *at = p->data;
-    const float *scale = (const float *)(const void *)(x + q8_scale_at(p->n_in));
-    __m256 a[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
-    for (uint32_t k = 0; k < p->n_in; k += SPAN) {
-        uint32_t left = (p->n_in - k) / 32, n_block = left < SPAN_BLOCKS ? left : SPAN_BLOCKS;
-        union row_terms term;
-        row_terms(x, p->n_in, k, p->format, c, &term);
-        if (p->first)
-            prefetch_rows(p, at);
-        for (uint32_t b = 0; b < n_block; b++, at += block_bytes) {
-            if (p->ahead)
-                prefetch(p->data + p->ahead + (size_t)(at - p->data) * LANES, LANES * block_bytes);
-#pragma GCC unroll 2
-            for (uint32_t h = 0; h < 2; h++) {
-                const uint8_t *from = at + h * 8 * p->stride, *xb = x + k + 32 * b;
-                __m256i sum = format == W_Q4_0 ? q4_0_dot(from, p->stride, xb, _mm256_set1_epi32(term.sum[2 * b]))
-                                               : q8_0_dot(from, p->stride, xb);
-                __m256 dd = _mm256_mul_ps(gather_f16(from, p->stride), _mm256_broadcast_ss(scale + k / 32 + b));
-                a[h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), dd, a[h]);
-            }
-        }
-    }
-    _mm256_storeu_ps(acc, a[0]);
-    _mm256_storeu_ps(acc + 8, a[1]);
+    return _mm256_add_epi32(s.a, format == W_Q4_0 ? _mm256_madd_epi16(s.b, _mm256_set1_epi16(1)) : s.b);
 }
 
-static void q4_0_direct(const struct panel *p, const uint8_t *x, float *acc) { direct_row(p, x, acc, W_Q4_0); }
-static void q8_0_direct(const struct panel *p, const uint8_t *x, float *acc) { direct_row(p, x, acc, W_Q8_0); }
+ALWAYS int32_t direct_offset(const uint32_t format) { return format == W_Q4_0 ? 8 : 0; }
+
+#include "q8_direct.h"
 
 static void sums(const struct panel *p, const struct row_span *rs, struct span *s, float (*acc)[LANES])
 {
-    if (rs->n == 1 && p->weight_format == W_Q4_0)
-        q4_0_direct(p, row_at(rs, 0), acc[0]);
-    else if (rs->n == 1 && p->weight_format == W_Q8_0)
-        q8_0_direct(p, row_at(rs, 0), acc[0]);
+    direct_kernel *direct = direct_of(p->weight_format, rs->n);
+    if (direct)
+        direct(p, rs, acc);
     else
         sums_by_span(p, rs, s, acc);
 }

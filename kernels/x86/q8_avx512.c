@@ -141,181 +141,48 @@ static void sums_by_span(const struct panel *p, const struct row_span *rs, struc
 
 /* ---- one or two rows, in registers ------------------------------------------------------------------------------------ */
 
-/* One or two rows of activations in work on a panel, in halves of 8 outputs: what bounds this code is its loads, and a
- * load into a part of a 512-bit register takes as long as two into 256-bit ones. */
-struct direct {
-    const uint8_t *x[2], *scale[2];
-    int32_t term[2][16];           /* of the span */
-    __m256i sum[2][2], more[2][2]; /* [row][half] of the block: two chains, for latency; Q4_0's second is 16 times too large */
-    __m256 a[2][2];
+/* Two chains, for latency. Q4_0's second takes the high nibbles where they are, 16 times their value. */
+struct block_sum {
+    __m256i a, b;
 };
 
-ALWAYS void block_begin(struct direct *v, const uint32_t R, const uint32_t b)
+ALWAYS struct block_sum sum_begin(int32_t start)
 {
-#pragma GCC unroll 2
-    for (uint32_t r = 0; r < R; r++) {
-        v->sum[r][0] = v->sum[r][1] = _mm256_set1_epi32(v->term[r][2 * b]);
-        v->more[r][0] = v->more[r][1] = _mm256_setzero_si256();
-    }
+    return (struct block_sum){ _mm256_set1_epi32(start), _mm256_setzero_si256() };
 }
 
-ALWAYS void block_end(struct direct *v, const uint32_t R, const uint32_t b, const uint32_t format, const __m256 d[2])
+ALWAYS void sum_word(struct block_sum *s, __m256i w, const int32_t valid, const uint8_t *x, const uint32_t format,
+    const bool odd)
 {
-#pragma GCC unroll 2
-    for (uint32_t r = 0; r < R; r++) {
-        __m256 dx = _mm256_broadcast_ss((const float *)(const void *)(v->scale[r] + 4 * b));
-#pragma GCC unroll 2
-        for (uint32_t h = 0; h < 2; h++) {
-            __m256i more = format == W_Q4_0 ? _mm256_srai_epi32(v->more[r][h], 4) : v->more[r][h];
-            __m256 sum = _mm256_cvtepi32_ps(_mm256_add_epi32(v->sum[r][h], more));
-            v->a[r][h] = _mm256_fmadd_ps(sum, _mm256_mul_ps(d[h], dx), v->a[r][h]);
-        }
-    }
-}
-
-ALWAYS __m256 f16_words(__m256i v) { return _mm256_cvtph_ps(_mm256_cvtepi32_epi16(v)); }
-
-/* A span of 8 blocks, both formats: 4-byte words of quants, n of them a block, that two bytes of scale shift by half a
- * word in every second block. Rows are read in runs of 16 bytes, scales with them. Words of two blocks, n = 4:
- *
- *   [d d 0 1][2 - 5][6 - 9][10 - 13][14 15 d' d'][0' - 3'][4' - 7'][8' - 11'][12' - 15']
- *
- * Bytes that are not quants are zeroed; what they are multiplied with then does not matter. */
-ALWAYS void direct_span(struct direct *v, const struct panel *p, const uint8_t *at, uint32_t k, const uint32_t R,
-    const uint32_t format)
-{
-    const uint32_t n = format == W_Q4_0 ? 4 : 8;
-    __m256i t[2][4];
-    __m256 d[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
-#pragma GCC unroll 68
-    for (uint32_t i = 0; i < 4 * (2 * n + 1); i++) {
-        const uint32_t j = i % (2 * n + 1), b = i / (2 * n + 1) * 2 + (j > n);
-        const uint32_t e = j == 0 ? 0 : j <= n ? 4 * j - 2 : 4 * (j - n - 1); /* its first quant */
-        const int32_t valid = j == 0 || j == n ? 0xffff : -1;
-        if (i % 4 == 0) {
-            if (p->ahead)
-                prefetch(p->data + p->ahead + (size_t)(at + 4 * i - p->data) * LANES, 16 * LANES);
-            transpose(at + 4 * i, p->stride, t[0]);
-            transpose(at + 4 * i + 8 * p->stride, p->stride, t[1]);
-        }
-        if (j == 0 || j == n + 1)
-            block_begin(v, R, b);
-#pragma GCC unroll 2
-        for (uint32_t h = 0; h < 2; h++) {
-            __m256i w = t[h][i % 4];
-            if (j == 0) {
-                d[h] = f16_words(w);
-                w = _mm256_srli_epi32(w, 16);
-            }
-            __m256i high = _mm256_and_si256(w, _mm256_set1_epi32((int32_t)0xf0f0f0f0 & valid));
-            if (format == W_Q4_0)
-                w = _mm256_and_si256(w, _mm256_set1_epi32(0x0f0f0f0f & valid));
-            else
-                w = _mm256_and_si256(_mm256_xor_si256(w, bytes(0x80)), _mm256_set1_epi32(valid));
-#pragma GCC unroll 2
-            for (uint32_t r = 0; r < R; r++) {
-                const uint8_t *x = v->x[r] + k + 32 * b + e;
-                __m256i xq = _mm256_set1_epi32(word32(x));
-                if (format == W_Q4_0) {
-                    v->sum[r][h] = _mm256_dpbusd_epi32(v->sum[r][h], w, xq);
-                    v->more[r][h] = _mm256_dpbusd_epi32(v->more[r][h], high, _mm256_set1_epi32(word32(x + 16)));
-                } else if (j % 2) {
-                    v->sum[r][h] = _mm256_dpbusd_epi32(v->sum[r][h], w, xq);
-                } else {
-                    v->more[r][h] = _mm256_dpbusd_epi32(v->more[r][h], w, xq);
-                }
-            }
-        }
-        if (j == n) {
-            block_end(v, R, b, format, d);
-            d[0] = f16_words(_mm256_srli_epi32(t[0][i % 4], 16));
-            d[1] = f16_words(_mm256_srli_epi32(t[1][i % 4], 16));
-        }
-        if (j == 2 * n)
-            block_end(v, R, b, format, d);
-    }
-}
-
-/* The blocks of a last, short span. */
-ALWAYS void direct_blocks(struct direct *v, const struct panel *p, const uint8_t *at, uint32_t k, const uint32_t R,
-    const uint32_t format)
-{
-    for (uint32_t b = 0; b < (p->n_in - k) / 32; b++, at += weight_block(format).bytes) {
-        const uint8_t *at8 = at + 8 * p->stride;
-        if (p->ahead)
-            prefetch(p->data + p->ahead + (size_t)(at - p->data) * LANES, LANES * (size_t)weight_block(format).bytes);
-        __m256 d[2] = { gather_f16(at, p->stride), gather_f16(at8, p->stride) };
-        block_begin(v, R, b);
-#pragma GCC unroll 2
-        for (uint32_t h = 0; h < 2; h++) {
-            const uint8_t *from = h ? at8 : at;
-            __m256i w[8];
-            transpose(from + 2, p->stride, w);
-            if (format == W_Q8_0)
-                transpose(from + 18, p->stride, w + 4);
-#pragma GCC unroll 4
-            for (uint32_t j = 0; j < 4; j++) {
-                __m256i low = format == W_Q4_0 ? low_nibble(w[j]) : _mm256_xor_si256(w[j], bytes(0x80));
-                __m256i high = format == W_Q4_0 ? _mm256_and_si256(w[j], bytes(0xf0)) : _mm256_xor_si256(w[j + 4], bytes(0x80));
-#pragma GCC unroll 2
-                for (uint32_t r = 0; r < R; r++) {
-                    const uint8_t *x = v->x[r] + k + 32 * b + 4 * j;
-                    v->sum[r][h] = _mm256_dpbusd_epi32(v->sum[r][h], low, _mm256_set1_epi32(word32(x)));
-                    v->more[r][h] = _mm256_dpbusd_epi32(v->more[r][h], high, _mm256_set1_epi32(word32(x + 16)));
-                }
-            }
-        }
-        block_end(v, R, b, format, d);
-    }
-}
-
-ALWAYS void direct_rows(const struct panel *p, const struct row_span *rs, float (*acc)[LANES], const uint32_t R,
-    const uint32_t format)
-{
-    struct direct v;
-    const uint8_t *at = p->data;
-    for (uint32_t r = 0; r < R; r++) {
-        v.x[r] = row_at(rs, r);
-        v.a[r][0] = v.a[r][1] = _mm256_setzero_ps();
-    }
-    for (uint32_t k = 0; k < p->n_in; k += SPAN, at += q8_formats[format].span_bytes) {
-        for (uint32_t r = 0; r < R; r++) {
-            _mm512_storeu_si512(v.term[r], row_terms(v.x[r], p->n_in, k, q8_formats[format].offset, 32, false));
-            v.scale[r] = v.x[r] + q8_scale_at(p->n_in) + k / 8;
-        }
-        if (p->first)
-            prefetch_rows(p, at);
-        if (p->n_in - k >= SPAN)
-            direct_span(&v, p, at, k, R, format);
+    __m256i xq = _mm256_set1_epi32(word32(x));
+    if (format == W_Q4_0) {
+        __m256i low = _mm256_and_si256(w, _mm256_set1_epi32(0x0f0f0f0f & valid));
+        __m256i high = _mm256_and_si256(w, _mm256_set1_epi32((int32_t)0xf0f0f0f0 & valid));
+        s->a = _mm256_dpbusd_epi32(s->a, low, xq);
+        s->b = _mm256_dpbusd_epi32(s->b, high, _mm256_set1_epi32(word32(x + 16)));
+    } else {
+        w = _mm256_and_si256(_mm256_xor_si256(w, bytes(0x80)), _mm256_set1_epi32(valid));
+        if (odd)
+            s->a = _mm256_dpbusd_epi32(s->a, w, xq);
         else
-            direct_blocks(&v, p, at, k, R, format);
-    }
-    for (uint32_t r = 0; r < R; r++) {
-        _mm256_storeu_ps(acc[r], v.a[r][0]);
-        _mm256_storeu_ps(acc[r] + 8, v.a[r][1]);
+            s->b = _mm256_dpbusd_epi32(s->b, w, xq);
     }
 }
 
-typedef void direct_kernel(const struct panel *p, const struct row_span *rs, float (*acc)[LANES]);
+ALWAYS __m256i sum_end(struct block_sum s, const uint32_t format)
+{
+    return _mm256_add_epi32(s.a, format == W_Q4_0 ? _mm256_srai_epi32(s.b, 4) : s.b);
+}
 
-#define DIRECT_KERNEL(name, R, format)                                                       \
-    static void name(const struct panel *p, const struct row_span *rs, float (*acc)[LANES])  \
-    {                                                                                        \
-        direct_rows(p, rs, acc, R, format);                                                  \
-    }
-DIRECT_KERNEL(q4_0_direct_1, 1, W_Q4_0)
-DIRECT_KERNEL(q4_0_direct_2, 2, W_Q4_0)
-DIRECT_KERNEL(q8_0_direct_1, 1, W_Q8_0)
-DIRECT_KERNEL(q8_0_direct_2, 2, W_Q8_0)
+ALWAYS int32_t direct_offset(const uint32_t format) { return format == W_Q4_0 ? 8 : 128; }
+
+#include "q8_direct.h"
 
 static void sums(const struct panel *p, const struct row_span *rs, struct span *s, float (*acc)[LANES])
 {
-    static direct_kernel *const direct[W_FORMAT_COUNT][2] = {
-        [W_Q4_0] = { q4_0_direct_1, q4_0_direct_2 },
-        [W_Q8_0] = { q8_0_direct_1, q8_0_direct_2 },
-    };
-    if (rs->n <= 2 && direct[p->weight_format][0])
-        direct[p->weight_format][rs->n - 1](p, rs, acc);
+    direct_kernel *direct = direct_of(p->weight_format, rs->n);
+    if (direct)
+        direct(p, rs, acc);
     else
         sums_by_span(p, rs, s, acc);
 }

@@ -54,12 +54,15 @@ ALWAYS void prefetch(const uint8_t *p, size_t bytes)
         _mm_prefetch((const char *)p + line, _MM_HINT_T1);
 }
 
-/* A call's first panel, which nobody prefetched: at the beginning of a span, what comes soon in the same rows. */
+/* A call's first panel, which nobody prefetched: at the beginning of a span, what comes soon in the same rows, and at the
+ * beginning of the rows all up to there. */
 static inline void prefetch_rows(const struct panel *p, const uint8_t *at)
 {
-    const uint8_t *soon = at + 4u * p->format->span_bytes;
+    const uint32_t distance = 4u * p->format->span_bytes;
+    const uint8_t *soon = at == p->data ? at : at + distance;
+    size_t bytes = p->format->span_bytes + (at == p->data ? distance : 0);
     for (uint32_t i = 0; i < LANES; i++, soon += p->stride)
-        prefetch(soon, p->format->span_bytes);
+        prefetch(soon, bytes);
 }
 
 /* While a span at `at` is computed: the same share of the next panel. Its rows lie behind one another, so that the share

@@ -274,16 +274,45 @@ INLINE __m256i v16_to_bf16(v16 x)
 
 /* ---- the same for both ----------------------------------------------------------------------------------------------- */
 
-/* Sixteen E4M3 bytes. As float16 the seven bits mean 2^-8 of their value, subnormals too; 0x7f becomes a NaN. The
- * factor 2^8 is left to the caller. */
-INLINE v16 v16_from_f8_less8(__m128i b)
+/* Sixteen E4M3 bytes. As float16 the seven bits mean 2^-8 of their value, subnormals too; 0x7f is made a NaN. */
+INLINE v16 v16_from_f8(__m128i b)
 {
     __m256i w = _mm256_slli_epi16(_mm256_cvtepu8_epi16(b), 8);
     w = _mm256_and_si256(_mm256_srai_epi16(w, 1), _mm256_set1_epi16((short)0xbfff));
     __m256i nan = _mm256_cmpeq_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0x7fff)), _mm256_set1_epi16(0x3f80));
-    return v16_from_half(_mm256_or_si256(w, _mm256_and_si256(nan, _mm256_set1_epi16(0x7c00))));
+    w = _mm256_or_si256(w, _mm256_and_si256(nan, _mm256_set1_epi16(0x7c00)));
+    return v16_mul(v16_from_half(w), v16_set(256.0f));
 }
-INLINE v16 v16_from_f8(__m128i b) { return v16_mul(v16_from_f8_less8(b), v16_set(256.0f)); }
+
+/* The same in fewer steps where none is NaN: as float32 the seven bits mean 2^-120 of their value (the subnormal ones are
+ * subnormal in float32 too). */
+INLINE v16 v16_from_f8_less120(const void *p)
+{
+#ifdef __AVX512F__
+    __m512i w = _mm512_slli_epi32(_mm512_cvtepi8_epi32(load_128(p)), 20);
+    return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0x87f00000u)));
+#else
+    __m256i keep = _mm256_set1_epi32((int)0x87f00000u);
+    __m256i lo = _mm256_slli_epi32(_mm256_cvtepi8_epi32(load_64(p)), 20);
+    __m256i hi = _mm256_slli_epi32(_mm256_cvtepi8_epi32(load_64((const char *)p + 8)), 20);
+    return (v16){ _mm256_castsi256_ps(_mm256_and_si256(lo, keep)), _mm256_castsi256_ps(_mm256_and_si256(hi, keep)) };
+#endif
+}
+
+/* A NaN among 64 bytes of E4M3. */
+INLINE bool f8_has_nan(const void *p)
+{
+#ifdef __AVX512F__
+    __m512i most = _mm512_set1_epi8(0x7f);
+    return _mm512_cmpeq_epi8_mask(_mm512_and_si512(_mm512_loadu_si512(p), most), most) != 0;
+#else
+    __m256i most = _mm256_set1_epi8(0x7f), lo = _mm256_loadu_si256(p);
+    __m256i hi = _mm256_loadu_si256((const __m256i *)(const void *)((const char *)p + 32));
+    lo = _mm256_cmpeq_epi8(_mm256_and_si256(lo, most), most);
+    hi = _mm256_cmpeq_epi8(_mm256_and_si256(hi, most), most);
+    return !_mm256_testz_si256(_mm256_or_si256(lo, hi), _mm256_or_si256(lo, hi));
+#endif
+}
 
 /* Row i of the multiply. */
 INLINE const char *rows_at(const struct rows *x, uint32_t i)

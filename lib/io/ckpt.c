@@ -1,6 +1,6 @@
-/* ckpt.c: the checkpoint object. Finds out which format lies at a path, owns files, tensor table and name index, maps or
- * reads weight bytes, and answers the questions of io.h that do not depend on the format. Everything that it hands out
- * lives until ckpt_close.
+/* ckpt.c: the checkpoint object. Finds out which format lies at a path, owns files, tensor table
+ * and name index, maps or reads weight bytes, and answers the questions of io.h that do not depend
+ * on the format. Everything that it hands out lives until ckpt_close.
  */
 #include "ckpt_int.h"
 
@@ -9,7 +9,7 @@
 #define READ_CHUNK (16u << 20) /* bytes between two calls of the progress hook */
 #define TOKENIZER_MAX (256u << 20)
 
-/* ---- names ------------------------------------------------------------------------------------------------------ */
+/* ---- names --------------------------------------------------------------------------------- */
 
 __extension__ typedef unsigned __int128 u128;
 
@@ -44,7 +44,8 @@ int32_t io_index(struct ckpt *c, glm_error *err)
 {
     size_t size = 16;
     if (c->n_tensor > UINT32_MAX / 4)
-        return err_set(err, GLM_EFORMAT, 0, c->path, "%zu tensors are more than any model has", c->n_tensor);
+        return err_set(
+            err, GLM_EFORMAT, 0, c->path, "%zu tensors are more than any model has", c->n_tensor);
     while (size < c->n_tensor * 2)
         size *= 2;
     uint32_t *index = arena_alloc(&c->arena, size * sizeof(*index), sizeof(*index));
@@ -57,8 +58,9 @@ int32_t io_index(struct ckpt *c, glm_error *err)
         for (; index[at] != 0; at = (at + 1) & (size - 1)) {
             const struct io_tensor *other = &c->tensors[index[at] - 1];
             if (strcmp(other->name, name) == 0)
-                return err_set(err, GLM_EFORMAT, io_file_offset(c, &c->tensors[i]), c->files[c->tensors[i].file].name,
-                    "tensor %s is there twice, first in %s", io_tail(name), io_tail(c->files[other->file].name));
+                return err_set(err, GLM_EFORMAT, io_file_offset(c, &c->tensors[i]),
+                    c->files[c->tensors[i].file].name, "tensor %s is there twice, first in %s",
+                    io_tail(name), io_tail(c->files[other->file].name));
         }
         index[at] = (uint32_t)i + 1;
     }
@@ -72,7 +74,8 @@ const struct io_tensor *io_find(const struct ckpt *c, const char *name)
     if (c->index == NULL)
         return NULL;
     size_t mask = c->index_size - 1;
-    for (size_t at = io_hash(c->seed, name, strlen(name)) & mask; c->index[at] != 0; at = (at + 1) & mask) {
+    for (size_t at = io_hash(c->seed, name, strlen(name)) & mask; c->index[at] != 0;
+         at = (at + 1) & mask) {
         const struct io_tensor *t = &c->tensors[c->index[at] - 1];
         if (strcmp(t->name, name) == 0)
             return t;
@@ -80,7 +83,7 @@ const struct io_tensor *io_find(const struct ckpt *c, const char *name)
     return NULL;
 }
 
-/* ---- bytes ------------------------------------------------------------------------------------------------------ */
+/* ---- bytes --------------------------------------------------------------------------------- */
 
 uint64_t io_file_offset(const struct ckpt *c, const struct io_tensor *t)
 {
@@ -101,7 +104,8 @@ static int32_t read_file(struct ckpt *c, struct io_file *f, glm_error *err)
     uint64_t before = bytes_loaded(c), total = ckpt_weight_bytes(c);
     size_t size;
     if (!ck_size(f->data_size, &size))
-        return err_set(err, GLM_ENOMEM, 0, f->name, "the file is larger than this machine's address space");
+        return err_set(
+            err, GLM_ENOMEM, 0, f->name, "the file is larger than this machine's address space");
     uint8_t *copy = mem_alloc(c->mem, size > 0 ? size : 1);
     if (copy == NULL)
         return err_nomem(err, "the weights in memory");
@@ -110,8 +114,10 @@ static int32_t read_file(struct ckpt *c, struct io_file *f, glm_error *err)
         size_t n = size - done < READ_CHUNK ? size - done : READ_CHUNK;
         rc = fs_read(&f->file, f->data_offset + done, copy + done, n, f->name, err);
         done += n;
-        if (rc == GLM_OK && c->opt.progress != NULL && c->opt.progress(c->opt.progress_user, before + done, total) != 0)
-            rc = err_set(err, GLM_ESTATE, f->data_offset + done, f->name, "given up by the progress callback");
+        if (rc == GLM_OK && c->opt.progress != NULL &&
+            c->opt.progress(c->opt.progress_user, before + done, total) != 0)
+            rc = err_set(err, GLM_ESTATE, f->data_offset + done, f->name,
+                "given up by the progress callback");
     }
     if (rc != GLM_OK) {
         mem_free(c->mem, copy);
@@ -120,7 +126,7 @@ static int32_t read_file(struct ckpt *c, struct io_file *f, glm_error *err)
     f->copy = copy;
     f->data = copy;
     fs_close(&f->file);
-    f->file = (struct file){ 0 };
+    f->file = (struct file){0};
     return GLM_OK;
 }
 
@@ -161,7 +167,7 @@ static int32_t read_all(struct ckpt *c, glm_error *err)
     return GLM_OK;
 }
 
-/* ---- open and close --------------------------------------------------------------------------------------------- */
+/* ---- open and close ------------------------------------------------------------------------ */
 
 bool io_is_file(struct ckpt *c, const char *dir, const char *name, char *path, size_t size)
 {
@@ -176,14 +182,15 @@ bool io_is_file(struct ckpt *c, const char *dir, const char *name, char *path, s
     return fs_exists(c->opt.fs, path);
 }
 
-static int32_t no_weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out, uint32_t n_in,
-    bool optional, struct weight *out, glm_error *err)
+static int32_t no_weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert,
+    uint32_t n_out, uint32_t n_in, bool optional, struct weight *out, glm_error *err)
 {
     (void)role, (void)layer, (void)expert, (void)n_out, (void)n_in, (void)optional, (void)out;
     return err_set(err, GLM_ESTATE, 0, c->path, "a tokenizer alone has no weights");
 }
 
-static void no_name(const struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, char *name, size_t size)
+static void no_name(
+    const struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, char *name, size_t size)
 {
     (void)c, (void)role, (void)layer, (void)expert;
     if (size > 0)
@@ -201,13 +208,15 @@ static void tokenizer_close(struct ckpt *c)
     mem_free(c->mem, c->state);
 }
 
-static const struct io_format tokenizer_format = { "tokenizer", no_type, no_weight, no_name, tokenizer_close };
+static const struct io_format tokenizer_format = {
+    "tokenizer", no_type, no_weight, no_name, tokenizer_close};
 
 /* A tokenizer.json by itself, in a folder or named directly; state is its text. */
 static int32_t tokenizer_open(struct ckpt *c, const char *path, glm_error *err)
 {
     if (c->opt.weights != GLM_WEIGHTS_NONE)
-        return err_set(err, GLM_EINVAL, 0, path, "only a tokenizer lies here: open it with GLM_WEIGHTS_NONE, or put "
+        return err_set(err, GLM_EINVAL, 0, path,
+            "only a tokenizer lies here: open it with GLM_WEIGHTS_NONE, or put "
             "config.json and the weights beside it");
     char *text = NULL;
     size_t size = 0;
@@ -219,15 +228,16 @@ static int32_t tokenizer_open(struct ckpt *c, const char *path, glm_error *err)
     const char *where = arena_copy(&c->arena, path, strlen(path));
     if (where == NULL)
         return err_nomem(err, "a path");
-    c->vocab = (struct vocab_source){ .kind = VOCAB_JSON, .where = where, .json = text, .json_size = size };
+    c->vocab =
+        (struct vocab_source){.kind = VOCAB_JSON, .where = where, .json = text, .json_size = size};
     return GLM_OK;
 }
 
 /* What a file at the path is, by its first bytes. */
 static int32_t open_file(struct ckpt *c, glm_error *err)
 {
-    struct file file = { 0 };
-    char head[17] = { 0 }; /* and a zero behind */
+    struct file file = {0};
+    char head[17] = {0}; /* and a zero behind */
     const size_t n_head = sizeof(head) - 1;
     int32_t rc = fs_open(c->opt.fs, c->path, &file, err);
     if (rc != GLM_OK)
@@ -240,12 +250,15 @@ static int32_t open_file(struct ckpt *c, glm_error *err)
     if (size >= 4 && memcmp(head, "GGUF", 4) == 0)
         return gguf_open(c, err);
     size_t n = strlen(c->path), n_suffix = sizeof(".safetensors") - 1;
-    if ((n > n_suffix && strcmp(c->path + n - n_suffix, ".safetensors") == 0) || (size > 8 && head[8] == '{'))
-        return err_set(err, GLM_EINVAL, 0, c->path, "a safetensors file has no configuration: give the folder that has "
+    if ((n > n_suffix && strcmp(c->path + n - n_suffix, ".safetensors") == 0) ||
+        (size > 8 && head[8] == '{'))
+        return err_set(err, GLM_EINVAL, 0, c->path,
+            "a safetensors file has no configuration: give the folder that has "
             "it and config.json");
     if (head[strspn(head, " \t\r\n")] == '{')
         return tokenizer_open(c, c->path, err);
-    return err_set(err, GLM_EFORMAT, 0, c->path, "neither a GGUF file, a tokenizer.json, nor a folder with config.json");
+    return err_set(err, GLM_EFORMAT, 0, c->path,
+        "neither a GGUF file, a tokenizer.json, nor a folder with config.json");
 }
 
 static int32_t open_path(struct ckpt *c, char *scratch, size_t size, glm_error *err)
@@ -260,13 +273,15 @@ static int32_t open_path(struct ckpt *c, char *scratch, size_t size, glm_error *
     return open_file(c, err);
 }
 
-int32_t ckpt_open(struct mem *m, const char *path, const struct ckpt_options *opt, struct ckpt **out, glm_error *err)
+int32_t ckpt_open(struct mem *m, const char *path, const struct ckpt_options *opt,
+    struct ckpt **out, glm_error *err)
 {
     *out = NULL;
     if (path == NULL || path[0] == 0)
         return err_set(err, GLM_EINVAL, 0, "path", "no path was given");
     if (opt->weights > GLM_WEIGHTS_NONE)
-        return err_set(err, GLM_EINVAL, 0, "weights", "%u is not one of GLM_WEIGHTS_*", opt->weights);
+        return err_set(
+            err, GLM_EINVAL, 0, "weights", "%u is not one of GLM_WEIGHTS_*", opt->weights);
     struct ckpt *c = mem_zalloc(m, sizeof(*c));
     if (c == NULL)
         return err_nomem(err, "a checkpoint");
@@ -311,14 +326,32 @@ void ckpt_close(struct ckpt *c)
     mem_free(c->mem, c);
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------------------------- */
 
-const struct hparams *ckpt_hparams(const struct ckpt *c) { return c->has_hparams ? &c->hp : NULL; }
-const struct generation_defaults *ckpt_generation(const struct ckpt *c) { return &c->gen; }
-struct vocab_source ckpt_vocab(const struct ckpt *c) { return c->vocab; }
-const char *ckpt_path(const struct ckpt *c) { return c->path; }
-const char *ckpt_kind(const struct ckpt *c) { return c->format->kind; }
-size_t ckpt_n_tensor(const struct ckpt *c) { return c->n_tensor; }
+const struct hparams *ckpt_hparams(const struct ckpt *c)
+{
+    return c->has_hparams ? &c->hp : NULL;
+}
+const struct generation_defaults *ckpt_generation(const struct ckpt *c)
+{
+    return &c->gen;
+}
+struct vocab_source ckpt_vocab(const struct ckpt *c)
+{
+    return c->vocab;
+}
+const char *ckpt_path(const struct ckpt *c)
+{
+    return c->path;
+}
+const char *ckpt_kind(const struct ckpt *c)
+{
+    return c->format->kind;
+}
+size_t ckpt_n_tensor(const struct ckpt *c)
+{
+    return c->n_tensor;
+}
 
 const char *ckpt_template(const struct ckpt *c, size_t *size)
 {
@@ -330,38 +363,46 @@ uint64_t ckpt_weight_bytes(const struct ckpt *c)
 {
     uint64_t total = 0;
     for (uint32_t i = 0; i < c->n_file; i++)
-        total += c->files[i].data_size; /* each is at most a file's size, and there are at most 2^32 files */
+        total +=
+            c->files[i]
+                .data_size; /* each is at most a file's size, and there are at most 2^32 files */
     return total;
 }
 
 void ckpt_tensor(const struct ckpt *c, size_t i, struct tensor_entry *out)
 {
     const struct io_tensor *t = &c->tensors[i];
-    *out = (struct tensor_entry){ .name = t->name, .type = c->format->type_name(t->type),
-        .file = c->files[t->file].name, .n_dim = t->n_dim, .offset = io_file_offset(c, t), .bytes = t->bytes };
+    *out = (struct tensor_entry){.name = t->name,
+        .type = c->format->type_name(t->type),
+        .file = c->files[t->file].name,
+        .n_dim = t->n_dim,
+        .offset = io_file_offset(c, t),
+        .bytes = t->bytes};
     memcpy(out->dim, t->dim, sizeof(out->dim));
 }
 
-int32_t ckpt_weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out, uint32_t n_in,
-    bool optional, struct weight *out, glm_error *err)
+int32_t ckpt_weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out,
+    uint32_t n_in, bool optional, struct weight *out, glm_error *err)
 {
     if (c->opt.weights == GLM_WEIGHTS_NONE)
         return err_set(err, GLM_ESTATE, 0, c->path, "opened without weights");
     if ((unsigned)role >= ROLE_COUNT || n_out == 0 || n_in == 0)
-        return err_set(err, GLM_EINVAL, 0, c->path, "no such weight: role %u, %u x %u", (unsigned)role, n_out, n_in);
-    struct weight w = { 0 };
+        return err_set(err, GLM_EINVAL, 0, c->path, "no such weight: role %u, %u x %u",
+            (unsigned)role, n_out, n_in);
+    struct weight w = {0};
     int32_t rc = c->format->weight(c, role, layer, expert, n_out, n_in, optional, &w, err);
     if (rc == GLM_OK)
         *out = w;
     return rc;
 }
 
-void ckpt_role_name(const struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, char *name, size_t size)
+void ckpt_role_name(
+    const struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, char *name, size_t size)
 {
     c->format->role_name(c, role, layer, expert, name, size);
 }
 
-/* ---- fingerprint ------------------------------------------------------------------------------------------------ */
+/* ---- fingerprint --------------------------------------------------------------------------- */
 
 static void put_u64(struct sha256 *h, uint64_t v)
 {
@@ -380,9 +421,10 @@ static void put_text(struct sha256 *h, const char *text, size_t size)
 
 static void put_hparams(struct sha256 *h, const struct hparams *hp)
 {
-    const uint32_t n[] = { hp->n_layer, hp->n_layer_dense, hp->n_nextn, hp->d_model, hp->n_head, hp->n_head_kv,
-        hp->d_head, hp->n_rot, hp->d_ff, hp->d_ff_exp, hp->n_expert, hp->n_expert_used, hp->n_expert_shared,
-        hp->n_group, hp->n_group_used, hp->n_vocab, hp->n_ctx_train, hp->norm_topk, hp->qk_norm, hp->qkv_bias };
+    const uint32_t n[] = {hp->n_layer, hp->n_layer_dense, hp->n_nextn, hp->d_model, hp->n_head,
+        hp->n_head_kv, hp->d_head, hp->n_rot, hp->d_ff, hp->d_ff_exp, hp->n_expert,
+        hp->n_expert_used, hp->n_expert_shared, hp->n_group, hp->n_group_used, hp->n_vocab,
+        hp->n_ctx_train, hp->norm_topk, hp->qk_norm, hp->qkv_bias};
     for (size_t i = 0; i < ARRAY_LEN(n); i++)
         put_u64(h, n[i]);
     uint64_t theta;

@@ -1,5 +1,6 @@
-/* hf.c: opens a Hugging Face folder: config.json and, as far as they are there, generation_config.json, tokenizer.json, the
- * chat template, and the weights in one safetensors file or in those that an index names. Owns the texts that it loads.
+/* hf.c: opens a Hugging Face folder: config.json and, as far as they are there,
+ * generation_config.json, tokenizer.json, the chat template, and the weights in one safetensors
+ * file or in those that an index names. Owns the texts that it loads.
  */
 #include "hf_int.h"
 
@@ -25,7 +26,7 @@ static int32_t open_single(struct ckpt *c, const char *path, glm_error *err)
     c->files = arena_alloc(&c->arena, sizeof(*c->files), _Alignof(struct io_file));
     if (c->files == NULL)
         return err_nomem(err, "the table of files");
-    c->files[0] = (struct io_file){ .name = path };
+    c->files[0] = (struct io_file){.name = path};
     c->n_file = 1;
     return st_open(c, 0, NULL, err);
 }
@@ -33,16 +34,17 @@ static int32_t open_single(struct ckpt *c, const char *path, glm_error *err)
 /* Names begin with "model." or, in a vision model, with "model.language_model.". */
 static int32_t find_prefix(struct ckpt *c, struct hf *h, glm_error *err)
 {
-    static const char *const prefixes[] = { "model.", "model.language_model." };
+    static const char *const prefixes[] = {"model.", "model.language_model."};
     for (size_t i = 0; i < ARRAY_LEN(prefixes); i++) {
-        struct hf_module m = { .size = strlen(prefixes[i]) };
+        struct hf_module m = {.size = strlen(prefixes[i])};
         memcpy(m.name, prefixes[i], m.size);
         if (hf_part(c, &m, "norm.weight") != NULL) {
             h->prefix = prefixes[i];
             return GLM_OK;
         }
     }
-    return err_set(err, GLM_EFORMAT, 0, c->files[0].name, "there is no tensor model.norm.weight: not a model of this family, "
+    return err_set(err, GLM_EFORMAT, 0, c->files[0].name,
+        "there is no tensor model.norm.weight: not a model of this family, "
         "or one whose first file is missing");
 }
 
@@ -50,8 +52,8 @@ static int32_t find_prefix(struct ckpt *c, struct hf *h, glm_error *err)
 static void find_nextn(struct ckpt *c, struct hf *h)
 {
     if (h->n_nextn_config > 1)
-        log_put(c->opt.log, LOG_WARN, "%s: %u next-token-prediction layers, only the first is used", c->path,
-            h->n_nextn_config);
+        log_put(c->opt.log, LOG_WARN, "%s: %u next-token-prediction layers, only the first is used",
+            c->path, h->n_nextn_config);
     if (c->hp.n_nextn == 0)
         return;
     char name[IO_NAME_MAX];
@@ -59,7 +61,8 @@ static void find_nextn(struct ckpt *c, struct hf *h)
     if (io_find(c, name) != NULL)
         return;
     c->hp.n_nextn = 0;
-    log_put(c->opt.log, LOG_INFO, "%s: no tensor %s: opened without the next-token-prediction layer", c->path, name);
+    log_put(c->opt.log, LOG_INFO,
+        "%s: no tensor %s: opened without the next-token-prediction layer", c->path, name);
 }
 
 static int32_t open_weights(struct ckpt *c, struct hf *h, glm_error *err)
@@ -73,7 +76,8 @@ static int32_t open_weights(struct ckpt *c, struct hf *h, glm_error *err)
         if (path != NULL)
             rc = open_single(c, path, err);
         else if (rc == GLM_OK)
-            rc = err_set(err, GLM_EIO, 0, c->path, "the folder has neither model.safetensors nor "
+            rc = err_set(err, GLM_EIO, 0, c->path,
+                "the folder has neither model.safetensors nor "
                 "model.safetensors.index.json: fetch the weights, or open with GLM_WEIGHTS_NONE");
     }
     if (rc == GLM_OK)
@@ -94,7 +98,8 @@ static int32_t open_tokenizer(struct ckpt *c, struct hf *h, glm_error *err)
         return rc;
     rc = fs_load(c->mem, c->opt.fs, path, TOKENIZER_MAX, &h->tokenizer, &size, err);
     if (rc == GLM_OK)
-        c->vocab = (struct vocab_source){ .kind = VOCAB_JSON, .where = path, .json = h->tokenizer, .json_size = size };
+        c->vocab = (struct vocab_source){
+            .kind = VOCAB_JSON, .where = path, .json = h->tokenizer, .json_size = size};
     return rc;
 }
 
@@ -103,7 +108,8 @@ static int32_t open_template(struct ckpt *c, struct hf *h, glm_error *err)
     int32_t rc = GLM_OK;
     const char *path = present(c, "chat_template.jinja", &rc, err);
     if (path != NULL) {
-        rc = fs_load(c->mem, c->opt.fs, path, TEMPLATE_MAX, &h->chat_template, &c->template_size, err);
+        rc = fs_load(
+            c->mem, c->opt.fs, path, TEMPLATE_MAX, &h->chat_template, &c->template_size, err);
     } else if (rc == GLM_OK) {
         path = present(c, "tokenizer_config.json", &rc, err);
         if (path != NULL)

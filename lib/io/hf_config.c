@@ -1,5 +1,6 @@
-/* hf_config.c: config.json, generation_config.json and tokenizer_config.json of a Hugging Face folder. Keeps nothing of the
- * documents but numbers; an error names file, key and the offset of the value.
+/* hf_config.c: config.json, generation_config.json and tokenizer_config.json of a Hugging Face
+ * folder. Keeps nothing of the documents but numbers; an error names file, key and the offset of
+ * the value.
  */
 #include "hf_int.h"
 
@@ -7,7 +8,9 @@
 #include <string.h>
 
 #define JSON_BYTES_MAX (8u << 20)
-#define JSON_VALUES_MAX 150000u /* of a tree; keeps a small hostile file from making a large one */
+#define JSON_VALUES_MAX                                                                            \
+    150000u /* of a tree; keeps a small hostile file from making a large one                       \
+             */
 
 /* Loads and parses a document whose root is an object. */
 static int32_t load(struct ckpt *c, const char *path, struct json_doc *doc, glm_error *err)
@@ -15,14 +18,15 @@ static int32_t load(struct ckpt *c, const char *path, struct json_doc *doc, glm_
     char *text = NULL;
     size_t size = 0, n = 0;
     glm_error own = GLM_ERROR_INIT, *e = err != NULL ? err : &own;
-    *doc = (struct json_doc){ 0 };
+    *doc = (struct json_doc){0};
     int32_t rc = fs_load(c->mem, c->opt.fs, path, JSON_BYTES_MAX, &text, &size, e);
     if (rc != GLM_OK)
         return rc;
     struct json_reader count;
     enum json_event ev;
     json_reader_init(&count, c->mem, text, size, path);
-    while ((ev = json_reader_next(&count, e)) != JSON_EV_END && ev != JSON_EV_ERROR && n <= JSON_VALUES_MAX)
+    while ((ev = json_reader_next(&count, e)) != JSON_EV_END && ev != JSON_EV_ERROR &&
+           n <= JSON_VALUES_MAX)
         n += ev != JSON_EV_CLOSE;
     json_reader_free(&count);
     if (ev == JSON_EV_ERROR)
@@ -39,7 +43,7 @@ static int32_t load(struct ckpt *c, const char *path, struct json_doc *doc, glm_
     return rc;
 }
 
-/* ---- getters: the first failure stays ----------------------------------------------------------- */
+/* ---- getters: the first failure stays ------------------------------------------------------ */
 
 struct cfg {
     const struct json *object;
@@ -48,10 +52,12 @@ struct cfg {
     int32_t rc;
 };
 
-static void cfg_fail(struct cfg *g, int32_t rc, const struct json *v, const char *key, const char *why)
+static void cfg_fail(
+    struct cfg *g, int32_t rc, const struct json *v, const char *key, const char *why)
 {
     if (g->rc == GLM_OK)
-        g->rc = err_set(g->err, rc, v != NULL ? v->offset : g->object->offset, g->where, "%s %s", key, why);
+        g->rc = err_set(
+            g->err, rc, v != NULL ? v->offset : g->object->offset, g->where, "%s %s", key, why);
 }
 
 static const struct json *cfg_find(struct cfg *g, const char *key, bool required)
@@ -69,8 +75,9 @@ static bool is_null(const struct json *v)
 
 static bool plain_integer(const struct json *v, uint64_t *out)
 {
-    if (v->type != JSON_NUMBER || memchr(v->text, '.', v->size) != NULL || memchr(v->text, 'e', v->size) != NULL ||
-        memchr(v->text, 'E', v->size) != NULL || v->text[0] == '-')
+    if (v->type != JSON_NUMBER || memchr(v->text, '.', v->size) != NULL ||
+        memchr(v->text, 'e', v->size) != NULL || memchr(v->text, 'E', v->size) != NULL ||
+        v->text[0] == '-')
         return false;
     return json_u64(v, out);
 }
@@ -78,14 +85,16 @@ static bool plain_integer(const struct json *v, uint64_t *out)
 #define REQUIRED UINT32_MAX
 
 /* fallback REQUIRED: the key must be there. */
-static uint32_t cfg_u32(struct cfg *g, const char *key, uint32_t low, uint32_t high, uint32_t fallback)
+static uint32_t cfg_u32(
+    struct cfg *g, const char *key, uint32_t low, uint32_t high, uint32_t fallback)
 {
     const struct json *v = cfg_find(g, key, fallback == REQUIRED);
     uint64_t n = 0;
     if (v == NULL)
         return fallback;
     if ((!plain_integer(v, &n) || n < low || n > high) && g->rc == GLM_OK)
-        g->rc = err_set(g->err, GLM_EFORMAT, v->offset, g->where, "%s is %.*s, not a whole number of %u to %u", key,
+        g->rc = err_set(g->err, GLM_EFORMAT, v->offset, g->where,
+            "%s is %.*s, not a whole number of %u to %u", key,
             v->type == JSON_NUMBER ? (int)(v->size < 40 ? v->size : 40) : 16,
             v->type == JSON_NUMBER ? v->text : "no plain number", low, high);
     return (uint32_t)n;
@@ -111,7 +120,8 @@ static bool cfg_bool(struct cfg *g, const char *key, bool fallback)
     return x;
 }
 
-/* A choice that the model has made for good: absent or null is fine, anything but `only` is another architecture. */
+/* A choice that the model has made for good: absent or null is fine, anything but `only` is another
+ * architecture. */
 static void cfg_only(struct cfg *g, const char *key, const char *only)
 {
     const struct json *v = json_get(g->object, key);
@@ -121,11 +131,11 @@ static void cfg_only(struct cfg *g, const char *key, const char *only)
         v->type == JSON_STRING ? io_tail(v->text) : "not a string", only);
 }
 
-/* ---- config.json ---------------------------------------------------------------------------------- */
+/* ---- config.json --------------------------------------------------------------------------- */
 
 static void check_model_type(struct cfg *g)
 {
-    static const char *const known[] = { "glm4_moe", "glm4_moe_text", "glm4v_moe_text" };
+    static const char *const known[] = {"glm4_moe", "glm4_moe_text", "glm4v_moe_text"};
     const struct json *v = cfg_find(g, "model_type", true);
     if (v == NULL || g->rc != GLM_OK)
         return;
@@ -136,16 +146,20 @@ static void check_model_type(struct cfg *g)
         cfg_fail(g, GLM_EFORMAT, v, "model_type", "is not a string");
     else if (json_is_text(v, "glm4_moe_lite"))
         cfg_fail(g, GLM_ENOTSUP, v, "model_type",
-            "is glm4_moe_lite (GLM-4.7-Flash): its latent attention is not supported, only glm4_moe is");
+            "is glm4_moe_lite (GLM-4.7-Flash): its latent attention is not supported, only "
+            "glm4_moe is");
     else
         g->rc = err_set(g->err, GLM_ENOTSUP, v->offset, g->where,
-            "model_type is %s, only glm4_moe (GLM-4.5, 4.5-Air, 4.6, 4.7) is supported", io_tail(v->text));
+            "model_type is %s, only glm4_moe (GLM-4.5, 4.5-Air, 4.6, 4.7) is supported",
+            io_tail(v->text));
 }
 
-/* Older files: rope_theta, partial_rotary_factor, rope_scaling: null. Newer: all in rope_parameters. */
+/* Older files: rope_theta, partial_rotary_factor, rope_scaling: null. Newer: all in
+ * rope_parameters. */
 static void read_rope(struct cfg *g, struct hparams *hp)
 {
-    const struct json *p = json_get(g->object, "rope_parameters"), *s = json_get(g->object, "rope_scaling");
+    const struct json *p = json_get(g->object, "rope_parameters"),
+                      *s = json_get(g->object, "rope_scaling");
     struct cfg in = *g;
     for (int i = 0; i < 2; i++) {
         const struct json *o = i == 0 ? p : s;
@@ -163,15 +177,16 @@ static void read_rope(struct cfg *g, struct hparams *hp)
             cfg_fail(&in, GLM_ENOTSUP, json_get(o, "mrope_section"), "mrope_section",
                 "asks for rotary angles of image positions, which are not supported");
         if (in.rc == GLM_OK && !is_null(json_get(o, "factor")))
-            cfg_fail(&in, GLM_ENOTSUP, json_get(o, "factor"), "factor", "asks for scaled rotary angles");
+            cfg_fail(
+                &in, GLM_ENOTSUP, json_get(o, "factor"), "factor", "asks for scaled rotary angles");
     }
     in.object = !is_null(p) && json_get(p, "rope_theta") != NULL ? p : g->object;
     hp->rope_theta = cfg_f64(&in, "rope_theta", true, 0);
     in.object = !is_null(p) && json_get(p, "partial_rotary_factor") != NULL ? p : g->object;
     double factor = cfg_f64(&in, "partial_rotary_factor", false, 0.5);
     if (in.rc == GLM_OK && !(factor > 0.0 && factor <= 1.0))
-        cfg_fail(&in, GLM_EFORMAT, json_get(in.object, "partial_rotary_factor"), "partial_rotary_factor",
-            "is not above 0 and at most 1");
+        cfg_fail(&in, GLM_EFORMAT, json_get(in.object, "partial_rotary_factor"),
+            "partial_rotary_factor", "is not above 0 and at most 1");
     if (in.rc == GLM_OK)
         hp->n_rot = (uint32_t)(factor * hp->d_head); /* rounded down, as the reference does */
     g->rc = in.rc;
@@ -208,13 +223,15 @@ static void read_hparams(struct cfg *g, struct hparams *hp, struct hf *h)
     read_rope(g, hp);
 }
 
-/* ---- end-of-turn ids ------------------------------------------------------------------------------- */
+/* ---- end-of-turn ids ----------------------------------------------------------------------- */
 
-static bool add_eos(struct cfg *g, struct generation_defaults *gen, const struct json *v, uint64_t n_vocab)
+static bool add_eos(
+    struct cfg *g, struct generation_defaults *gen, const struct json *v, uint64_t n_vocab)
 {
     uint64_t id = 0;
     if (!plain_integer(v, &id) || id > INT32_MAX || (n_vocab > 0 && id >= n_vocab)) {
-        cfg_fail(g, GLM_EFORMAT, v, "eos_token_id", "has an entry that is not a token id of the vocabulary");
+        cfg_fail(g, GLM_EFORMAT, v, "eos_token_id",
+            "has an entry that is not a token id of the vocabulary");
         return false;
     }
     if (gen->n_eos < ARRAY_LEN(gen->eos))
@@ -242,14 +259,15 @@ static void read_eos(struct cfg *g, struct generation_defaults *gen, uint64_t n_
             return;
 }
 
-/* ---- quantization_config ----------------------------------------------------------------------------- */
+/* ---- quantization_config ------------------------------------------------------------------- */
 
 static void refuse_quant(struct cfg *g, const struct json *v, const char *key)
 {
     if (g->rc == GLM_OK)
-        g->rc = err_set(g->err, GLM_ENOTSUP, v->offset, g->where, "quantization_config: %s %s is not supported; FP8, "
-            "compressed-tensors pack-quantized int4, AWQ and GPTQ are", key,
-            v->type == JSON_STRING ? io_tail(v->text) : "(not a string)");
+        g->rc = err_set(g->err, GLM_ENOTSUP, v->offset, g->where,
+            "quantization_config: %s %s is not supported; FP8, "
+            "compressed-tensors pack-quantized int4, AWQ and GPTQ are",
+            key, v->type == JSON_STRING ? io_tail(v->text) : "(not a string)");
 }
 
 static bool is_one_of(const struct json *v, const char *const *words, size_t n)
@@ -283,7 +301,8 @@ static void read_bits(struct cfg *g, const char *key, struct hf_quant *q)
         q->bits = bits;
 }
 
-/* compressed-tensors: {"config_groups": {"group_0": {"weights": {"num_bits", "type", "group_size"}}}} */
+/* compressed-tensors: {"config_groups": {"group_0": {"weights": {"num_bits", "type",
+ * "group_size"}}}} */
 static void read_groups(struct cfg *g, struct hf_quant *q)
 {
     const struct json *groups = json_get(g->object, "config_groups");
@@ -292,7 +311,8 @@ static void read_groups(struct cfg *g, struct hf_quant *q)
     for (const struct json *k = json_first(groups); k != NULL; k = json_next(groups, k)) {
         struct cfg in = *g;
         in.object = json_get(k + 1, "weights");
-        if (is_null(in.object) || in.object->type != JSON_OBJECT || !json_is_text(json_get(in.object, "type"), "int"))
+        if (is_null(in.object) || in.object->type != JSON_OBJECT ||
+            !json_is_text(json_get(in.object, "type"), "int"))
             continue;
         read_bits(&in, "num_bits", q);
         read_group_size(&in, q);
@@ -305,7 +325,7 @@ static void read_block_size(struct cfg *g, struct hf_quant *q)
     const struct json *v = json_get(g->object, "weight_block_size");
     if (is_null(v))
         return;
-    uint64_t n[2] = { 0, 0 };
+    uint64_t n[2] = {0, 0};
     const struct json *e = json_first(v);
     for (int i = 0; i < 2 && v->type == JSON_ARRAY && v->count == 2; i++, e = json_next(v, e))
         if (!plain_integer(e, &n[i]))
@@ -318,13 +338,13 @@ static void read_block_size(struct cfg *g, struct hf_quant *q)
     q->block_in = (uint32_t)n[1];
 }
 
-/* Methods are checked by name here so that an unsupported one is refused at open; beyond that what counts is which
- * tensors a module has. */
+/* Methods are checked by name here so that an unsupported one is refused at open; beyond that what
+ * counts is which tensors a module has. */
 static void read_quant(struct cfg *g, struct hf_quant *q)
 {
-    static const char *const methods[] = { "compressed-tensors", "fp8", "awq", "gptq" };
-    static const char *const formats[] = { "float-quantized", "naive-quantized", "pack-quantized", "dense",
-        "mixed-precision" };
+    static const char *const methods[] = {"compressed-tensors", "fp8", "awq", "gptq"};
+    static const char *const formats[] = {
+        "float-quantized", "naive-quantized", "pack-quantized", "dense", "mixed-precision"};
     const struct json *o = json_get(g->object, "quantization_config"), *v;
     q->block_out = q->block_in = 128;
     if (is_null(o) || g->rc != GLM_OK)
@@ -333,7 +353,7 @@ static void read_quant(struct cfg *g, struct hf_quant *q)
         cfg_fail(g, GLM_EFORMAT, o, "quantization_config", "is not an object");
         return;
     }
-    struct cfg in = { .object = o, .where = g->where, .err = g->err };
+    struct cfg in = {.object = o, .where = g->where, .err = g->err};
     v = json_get(o, "quant_method");
     if (!is_null(v) && !is_one_of(v, methods, ARRAY_LEN(methods)))
         refuse_quant(&in, v, "quant_method");
@@ -342,7 +362,8 @@ static void read_quant(struct cfg *g, struct hf_quant *q)
         refuse_quant(&in, v, "format");
     q->gptq_v2 = json_is_text(json_get(o, "checkpoint_format"), "gptq_v2");
     v = json_get(o, "version");
-    q->awq_gemv = json_is_text(v, "gemv") || json_is_text(v, "gemv_fast") || json_is_text(v, "GEMV");
+    q->awq_gemv =
+        json_is_text(v, "gemv") || json_is_text(v, "gemv_fast") || json_is_text(v, "GEMV");
     read_bits(&in, "bits", q);
     read_group_size(&in, q);
     read_groups(&in, q);
@@ -356,7 +377,7 @@ int32_t hf_config(struct ckpt *c, struct hf *h, const char *path, glm_error *err
     int32_t rc = load(c, path, &doc, err);
     if (rc != GLM_OK)
         return rc;
-    struct cfg g = { .object = doc.root, .where = path, .err = err };
+    struct cfg g = {.object = doc.root, .where = path, .err = err};
     const struct json *text = json_get(doc.root, "text_config");
     if (!is_null(text) && text->type == JSON_OBJECT) { /* the language model of a vision model */
         read_quant(&g, &h->quant);
@@ -378,7 +399,7 @@ int32_t hf_config(struct ckpt *c, struct hf *h, const char *path, glm_error *err
     return g.rc;
 }
 
-/* ---- generation_config.json ----------------------------------------------------------------------------- */
+/* ---- generation_config.json ---------------------------------------------------------------- */
 
 static float sampling_number(struct cfg *g, const char *key, double high)
 {
@@ -396,7 +417,7 @@ int32_t hf_generation(struct ckpt *c, const char *path, glm_error *err)
     int32_t rc = load(c, path, &doc, err);
     if (rc != GLM_OK)
         return rc;
-    struct cfg g = { .object = doc.root, .where = path, .err = err };
+    struct cfg g = {.object = doc.root, .where = path, .err = err};
     struct generation_defaults gen = c->gen; /* ends of config.json stay where none are said here */
     read_eos(&g, &gen, c->has_hparams ? c->hp.n_vocab : 0);
     gen.temperature = sampling_number(&g, "temperature", 100);
@@ -413,7 +434,7 @@ int32_t hf_generation(struct ckpt *c, const char *path, glm_error *err)
     return g.rc;
 }
 
-/* ---- tokenizer_config.json ------------------------------------------------------------------------------- */
+/* ---- tokenizer_config.json ----------------------------------------------------------------- */
 
 /* A string, or a list of named ones, of which the one named default counts. */
 static const struct json *find_template(const struct json *root)
@@ -427,7 +448,8 @@ static const struct json *find_template(const struct json *root)
     return NULL;
 }
 
-int32_t hf_tokenizer_config(struct ckpt *c, const char *path, char **text, size_t *size, glm_error *err)
+int32_t hf_tokenizer_config(
+    struct ckpt *c, const char *path, char **text, size_t *size, glm_error *err)
 {
     struct json_doc doc;
     int32_t rc = load(c, path, &doc, err);

@@ -1,6 +1,6 @@
-/* hf_index.c: model.safetensors.index.json: which file has which tensor. The map is trusted, not the files' names: a tensor
- * that a file has beyond the map is left out, one that the map promises and no file has is an error. The map itself lives
- * only while the files are opened.
+/* hf_index.c: model.safetensors.index.json: which file has which tensor. The map is trusted, not
+ * the files' names: a tensor that a file has beyond the map is left out, one that the map promises
+ * and no file has is an error. The map itself lives only while the files are opened.
  */
 #include "hf_int.h"
 
@@ -16,7 +16,7 @@ struct names {
     struct name {
         const char *text; /* in the checkpoint's arena */
         uint32_t file, seen;
-    } *entry;
+    } * entry;
     size_t n, capacity;
     uint32_t *slot; /* entry + 1; 0: free */
     size_t n_slot;  /* a power of two, at least twice capacity */
@@ -69,7 +69,7 @@ static struct name *names_add(struct names *t, struct arena *arena, const char *
     size_t at = io_hash(t->seed, text, size) & (t->n_slot - 1);
     while (t->slot[at] != 0)
         at = (at + 1) & (t->n_slot - 1);
-    t->entry[t->n] = (struct name){ .text = copy };
+    t->entry[t->n] = (struct name){.text = copy};
     t->slot[at] = (uint32_t)++t->n;
     return &t->entry[t->n - 1];
 }
@@ -80,7 +80,7 @@ static void names_free(struct names *t)
     mem_free(t->mem, t->slot);
 }
 
-/* ---- the map ------------------------------------------------------------------------------------ */
+/* ---- the map ------------------------------------------------------------------------------- */
 
 struct map {
     struct ckpt *c;
@@ -181,10 +181,11 @@ static int32_t read_index(struct map *m)
     if (ev == JSON_EV_ERROR || json_reader_next(&m->in, m->err) == JSON_EV_ERROR)
         return m->err->code;
     return found && m->tensors.n > 0 ? GLM_OK
-        : err_set(m->err, GLM_EFORMAT, 0, m->path, "there is no weight_map, or nothing in it");
+                                     : err_set(m->err, GLM_EFORMAT, 0, m->path,
+                                           "there is no weight_map, or nothing in it");
 }
 
-/* ---- the files ---------------------------------------------------------------------------------- */
+/* ---- the files ----------------------------------------------------------------------------- */
 
 static const char *keep(void *user, uint32_t file, const char *name, int32_t *rc, glm_error *err)
 {
@@ -193,7 +194,8 @@ static const char *keep(void *user, uint32_t file, const char *name, int32_t *rc
     if (e == NULL || e->file != file)
         return NULL;
     if (e->seen != 0) {
-        *rc = err_set(err, GLM_EFORMAT, 0, m->c->files[file].name, "tensor %s is there twice", io_tail(name));
+        *rc = err_set(
+            err, GLM_EFORMAT, 0, m->c->files[file].name, "tensor %s is there twice", io_tail(name));
         return NULL;
     }
     e->seen = 1;
@@ -205,10 +207,11 @@ static int32_t open_files(struct map *m)
     struct ckpt *c = m->c;
     size_t n_dir = (size_t)(strrchr(m->path, '/') - m->path);
     c->files = arena_alloc(&c->arena, m->files.n * sizeof(*c->files), _Alignof(struct io_file));
-    c->tensors = arena_alloc(&c->arena, m->tensors.n * sizeof(*c->tensors), _Alignof(struct io_tensor));
+    c->tensors =
+        arena_alloc(&c->arena, m->tensors.n * sizeof(*c->tensors), _Alignof(struct io_tensor));
     if (c->files == NULL || c->tensors == NULL)
         return err_nomem(m->err, "the table of tensors");
-    const struct st_filter filter = { m, keep };
+    const struct st_filter filter = {m, keep};
     for (uint32_t i = 0; i < m->files.n; i++) {
         const char *name = m->files.entry[i].text;
         char *path = arena_alloc(&c->arena, n_dir + strlen(name) + 2, 1);
@@ -216,7 +219,7 @@ static int32_t open_files(struct map *m)
             return err_nomem(m->err, "a path");
         memcpy(path, m->path, n_dir + 1);
         memcpy(path + n_dir + 1, name, strlen(name) + 1);
-        c->files[i] = (struct io_file){ .name = path };
+        c->files[i] = (struct io_file){.name = path};
         c->n_file = i + 1;
         int32_t rc = st_open(c, i, &filter, m->err);
         if (rc != GLM_OK)
@@ -224,8 +227,10 @@ static int32_t open_files(struct map *m)
     }
     for (size_t i = 0; i < m->tensors.n; i++)
         if (m->tensors.entry[i].seen == 0)
-            return err_set(m->err, GLM_EFORMAT, 0, m->path, "tensor %s is not in %s, where the index says it is",
-                io_tail(m->tensors.entry[i].text), io_tail(m->files.entry[m->tensors.entry[i].file].text));
+            return err_set(m->err, GLM_EFORMAT, 0, m->path,
+                "tensor %s is not in %s, where the index says it is",
+                io_tail(m->tensors.entry[i].text),
+                io_tail(m->files.entry[m->tensors.entry[i].file].text));
     return GLM_OK;
 }
 
@@ -237,8 +242,11 @@ int32_t hf_index_open(struct ckpt *c, const char *path, glm_error *err)
     int32_t rc = fs_load(c->mem, c->opt.fs, path, INDEX_MAX, &text, &size, err);
     if (rc != GLM_OK)
         return rc;
-    struct map m = { .c = c, .path = path, .err = err != NULL ? err : &own,
-        .tensors = { .mem = c->mem, .seed = c->seed }, .files = { .mem = c->mem, .seed = c->seed } };
+    struct map m = {.c = c,
+        .path = path,
+        .err = err != NULL ? err : &own,
+        .tensors = {.mem = c->mem, .seed = c->seed},
+        .files = {.mem = c->mem, .seed = c->seed}};
     json_reader_init(&m.in, c->mem, text, size, path);
     rc = read_index(&m);
     json_reader_free(&m.in);

@@ -1,6 +1,7 @@
-/* hf_int4.c: views of the three int4 layouts in safetensors: compressed-tensors pack-quantized, AutoAWQ and GPTQ. Checks the
- * shape of every part against the matrix; owns nothing but copies of g_idx, which indexes memory and therefore must not
- * change under a host that rewrites a mapped file.
+/* hf_int4.c: views of the three int4 layouts in safetensors: compressed-tensors pack-quantized,
+ * AutoAWQ and GPTQ. Checks the shape of every part against the matrix; owns nothing but copies of
+ * g_idx, which indexes memory and therefore must not change under a host that rewrites a mapped
+ * file.
  *
  *                       compressed-tensors          AutoAWQ               GPTQ
  *   nibbles, I32        weight_packed               qweight               qweight
@@ -15,7 +16,7 @@
 
 #include <string.h>
 
-/* ---- group indices ---------------------------------------------------------------------------------- */
+/* ---- group indices ------------------------------------------------------------------------- */
 
 static uint64_t groups_hash(const struct ckpt *c, const int32_t *index, uint32_t n)
 {
@@ -43,7 +44,8 @@ static bool groups_grow(struct ckpt *c, struct hf *h)
     return true;
 }
 
-/* A copy of the index that lives as long as the checkpoint: the one kept before where an equal one was. */
+/* A copy of the index that lives as long as the checkpoint: the one kept before where an equal one
+ * was. */
 static const int32_t *groups_keep(struct ckpt *c, const int32_t *index, uint32_t n)
 {
     struct hf *h = c->state;
@@ -57,14 +59,14 @@ static const int32_t *groups_keep(struct ckpt *c, const int32_t *index, uint32_t
     if (copy == NULL)
         return NULL;
     memcpy(copy, index, n * sizeof(*copy));
-    h->groups[at] = (struct hf_group){ copy, n };
+    h->groups[at] = (struct hf_group){copy, n};
     h->n_group++;
     return copy;
 }
 
 /* The index of a checked copy: NULL where it only says i / block_in, or nothing (all -1). */
-static int32_t checked_groups(struct ckpt *c, const struct io_tensor *t, const int32_t *index, uint32_t n_group,
-    struct weight *w, glm_error *err)
+static int32_t checked_groups(struct ckpt *c, const struct io_tensor *t, const int32_t *index,
+    uint32_t n_group, struct weight *w, glm_error *err)
 {
     bool plain = true, unset = true;
     for (uint32_t i = 0; i < w->n_in; i++) {
@@ -81,7 +83,8 @@ static int32_t checked_groups(struct ckpt *c, const struct io_tensor *t, const i
     return w->group != NULL ? GLM_OK : err_nomem(err, "group indices");
 }
 
-static int32_t read_groups(struct ckpt *c, const struct io_tensor *t, uint32_t n_group, struct weight *w, glm_error *err)
+static int32_t read_groups(
+    struct ckpt *c, const struct io_tensor *t, uint32_t n_group, struct weight *w, glm_error *err)
 {
     if (t == NULL)
         return GLM_OK;
@@ -102,11 +105,11 @@ static int32_t read_groups(struct ckpt *c, const struct io_tensor *t, uint32_t n
     return rc;
 }
 
-/* ---- parts --------------------------------------------------------------------------------------------- */
+/* ---- parts --------------------------------------------------------------------------------- */
 
 /* MODULE + suffix of the given type and shape; *data is its first byte. */
-static int32_t part(struct ckpt *c, const struct io_tensor *t, uint64_t n_row, uint64_t n_column, const void **data,
-    glm_error *err)
+static int32_t part(struct ckpt *c, const struct io_tensor *t, uint64_t n_row, uint64_t n_column,
+    const void **data, glm_error *err)
 {
     const uint8_t *at;
     if (t->type != ST_I32)
@@ -120,12 +123,14 @@ static int32_t part(struct ckpt *c, const struct io_tensor *t, uint64_t n_row, u
 
 static int32_t lacks(const struct hf_module *m, glm_error *err)
 {
-    return err_set(err, GLM_EFORMAT, 0, m->name, "there is no such tensor: an int4 matrix needs it");
+    return err_set(
+        err, GLM_EFORMAT, 0, m->name, "there is no such tensor: an int4 matrix needs it");
 }
 
-/* The group size, from the count of groups that the scales have: the configuration's where it agrees. */
-static int32_t group_size(struct ckpt *c, const struct io_tensor *scale, uint64_t n_group, struct weight *w,
-    glm_error *err)
+/* The group size, from the count of groups that the scales have: the configuration's where it
+ * agrees. */
+static int32_t group_size(struct ckpt *c, const struct io_tensor *scale, uint64_t n_group,
+    struct weight *w, glm_error *err)
 {
     const struct hf *h = c->state;
     uint64_t size = h->quant.group_size;
@@ -137,16 +142,16 @@ static int32_t group_size(struct ckpt *c, const struct io_tensor *scale, uint64_
         size = w->n_in % n_group == 0 ? w->n_in / n_group : 0;
     if (size == 0 || (size % 8 != 0 && n_group > 1))
         return err_set(err, GLM_ENOTSUP, io_file_offset(c, scale), scale->name,
-            "divides %u inputs into %llu groups: only groups of a multiple of 8 are supported", w->n_in,
-            (unsigned long long)n_group);
+            "divides %u inputs into %llu groups: only groups of a multiple of 8 are supported",
+            w->n_in, (unsigned long long)n_group);
     w->block_in = (uint32_t)size;
     w->block_out = 1;
     return GLM_OK;
 }
 
 /* Scales [n_row, n_column], of which the one that counts groups is not known before. */
-static int32_t read_scale(struct ckpt *c, const struct io_tensor *t, bool by_row, uint64_t *n_group, struct weight *w,
-    glm_error *err)
+static int32_t read_scale(struct ckpt *c, const struct io_tensor *t, bool by_row, uint64_t *n_group,
+    struct weight *w, glm_error *err)
 {
     uint32_t bytes;
     const uint8_t *data;
@@ -164,21 +169,24 @@ static int32_t read_scale(struct ckpt *c, const struct io_tensor *t, bool by_row
     return rc;
 }
 
-static int32_t check_four_bits(struct ckpt *c, const struct io_tensor *t, const struct weight *w, glm_error *err)
+static int32_t check_four_bits(
+    struct ckpt *c, const struct io_tensor *t, const struct weight *w, glm_error *err)
 {
     const struct hf *h = c->state;
     if (h->quant.bits != 0 && h->quant.bits != 4)
-        return err_set(err, GLM_ENOTSUP, io_file_offset(c, t), t->name, "is packed in %u bits, only 4 are supported",
-            h->quant.bits);
+        return err_set(err, GLM_ENOTSUP, io_file_offset(c, t), t->name,
+            "is packed in %u bits, only 4 are supported", h->quant.bits);
     if (w->n_in % 8 != 0)
-        return err_set(err, GLM_ENOTSUP, io_file_offset(c, t), t->name, "%u inputs are not a multiple of 8", w->n_in);
+        return err_set(err, GLM_ENOTSUP, io_file_offset(c, t), t->name,
+            "%u inputs are not a multiple of 8", w->n_in);
     return GLM_OK;
 }
 
-/* ---- compressed-tensors ----------------------------------------------------------------------------------- */
+/* ---- compressed-tensors -------------------------------------------------------------------- */
 
 /* The shape that the packer wrote down, where it did. */
-static int32_t check_packed_shape(struct ckpt *c, const struct io_tensor *t, const struct weight *w, glm_error *err)
+static int32_t check_packed_shape(
+    struct ckpt *c, const struct io_tensor *t, const struct weight *w, glm_error *err)
 {
     uint64_t shape[2];
     const uint8_t *data;
@@ -201,8 +209,8 @@ static int32_t check_packed_shape(struct ckpt *c, const struct io_tensor *t, con
         (unsigned long long)shape[1], w->n_out, w->n_in);
 }
 
-int32_t hf_packed_view(struct ckpt *c, struct hf_module *m, const struct io_tensor *packed, struct weight *w,
-    glm_error *err)
+int32_t hf_packed_view(struct ckpt *c, struct hf_module *m, const struct io_tensor *packed,
+    struct weight *w, glm_error *err)
 {
     uint64_t n_group = 0;
     if (packed->type != ST_I32)
@@ -229,10 +237,11 @@ int32_t hf_packed_view(struct ckpt *c, struct hf_module *m, const struct io_tens
     return rc;
 }
 
-/* ---- AutoAWQ and GPTQ --------------------------------------------------------------------------------------- */
+/* ---- AutoAWQ and GPTQ ---------------------------------------------------------------------- */
 
 /* Which of the two: their shapes differ in every case. */
-static int32_t find_layout(struct ckpt *c, const struct io_tensor *t, struct weight *w, glm_error *err)
+static int32_t find_layout(
+    struct ckpt *c, const struct io_tensor *t, struct weight *w, glm_error *err)
 {
     const struct hf *h = c->state;
     if (h->quant.gptq_v2 || h->quant.awq_gemv)
@@ -250,8 +259,8 @@ static int32_t find_layout(struct ckpt *c, const struct io_tensor *t, struct wei
     return GLM_OK;
 }
 
-int32_t hf_qweight_view(struct ckpt *c, struct hf_module *m, const struct io_tensor *qweight, struct weight *w,
-    glm_error *err)
+int32_t hf_qweight_view(struct ckpt *c, struct hf_module *m, const struct io_tensor *qweight,
+    struct weight *w, glm_error *err)
 {
     uint64_t n_group = 0;
     int32_t rc = check_four_bits(c, qweight, w, err);

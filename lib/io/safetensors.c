@@ -1,7 +1,8 @@
-/* safetensors.c: the container's header: u64 length, JSON, then tensor data without holes. Every number in it is checked
- * here against the file's size and against its neighbours, so that the table can be trusted. The header is read twice: once
- * to check and count, which needs no memory but the header's own, and once to fill a table of the right size.
- * Format: https://github.com/huggingface/safetensors, README.md and safetensors/src/tensor.rs.
+/* safetensors.c: the container's header: u64 length, JSON, then tensor data without holes. Every
+ * number in it is checked here against the file's size and against its neighbours, so that the
+ * table can be trusted. The header is read twice: once to check and count, which needs no memory
+ * but the header's own, and once to fill a table of the right size. Format:
+ * https://github.com/huggingface/safetensors, README.md and safetensors/src/tensor.rs.
  */
 #include "hf_int.h"
 
@@ -14,15 +15,29 @@ static const struct {
     const char *name;
     uint32_t bits;
 } types[] = {
-    [ST_BOOL] = { "BOOL", 8 }, [ST_U8] = { "U8", 8 }, [ST_I8] = { "I8", 8 },
-    [ST_F8_E5M2] = { "F8_E5M2", 8 }, [ST_F8_E4M3] = { "F8_E4M3", 8 }, [ST_F8_E8M0] = { "F8_E8M0", 8 },
-    [ST_F8_E4M3FNUZ] = { "F8_E4M3FNUZ", 8 }, [ST_F8_E5M2FNUZ] = { "F8_E5M2FNUZ", 8 },
-    [ST_I16] = { "I16", 16 }, [ST_U16] = { "U16", 16 }, [ST_F16] = { "F16", 16 },
-    [ST_BF16] = { "BF16", 16 }, [ST_I32] = { "I32", 32 }, [ST_U32] = { "U32", 32 },
-    [ST_F32] = { "F32", 32 }, [ST_C64] = { "C64", 64 }, [ST_F64] = { "F64", 64 },
-    [ST_I64] = { "I64", 64 }, [ST_U64] = { "U64", 64 },
-    [ST_F4] = { "F4", 4 }, [ST_F6_E2M3] = { "F6_E2M3", 6 }, [ST_F6_E3M2] = { "F6_E3M2", 6 },
-    [ST_UNKNOWN] = { "unknown", 0 },
+    [ST_BOOL] = {"BOOL", 8},
+    [ST_U8] = {"U8", 8},
+    [ST_I8] = {"I8", 8},
+    [ST_F8_E5M2] = {"F8_E5M2", 8},
+    [ST_F8_E4M3] = {"F8_E4M3", 8},
+    [ST_F8_E8M0] = {"F8_E8M0", 8},
+    [ST_F8_E4M3FNUZ] = {"F8_E4M3FNUZ", 8},
+    [ST_F8_E5M2FNUZ] = {"F8_E5M2FNUZ", 8},
+    [ST_I16] = {"I16", 16},
+    [ST_U16] = {"U16", 16},
+    [ST_F16] = {"F16", 16},
+    [ST_BF16] = {"BF16", 16},
+    [ST_I32] = {"I32", 32},
+    [ST_U32] = {"U32", 32},
+    [ST_F32] = {"F32", 32},
+    [ST_C64] = {"C64", 64},
+    [ST_F64] = {"F64", 64},
+    [ST_I64] = {"I64", 64},
+    [ST_U64] = {"U64", 64},
+    [ST_F4] = {"F4", 4},
+    [ST_F6_E2M3] = {"F6_E2M3", 6},
+    [ST_F6_E3M2] = {"F6_E3M2", 6},
+    [ST_UNKNOWN] = {"unknown", 0},
 };
 
 const char *st_type_name(uint32_t type)
@@ -43,8 +58,8 @@ struct pass {
     struct json_reader in;
     const char *file;
     uint64_t data_size;
-    char name[IO_NAME_MAX];   /* of the tensor being read */
-    uint64_t offset;          /* of its entry in the file */
+    char name[IO_NAME_MAX]; /* of the tensor being read */
+    uint64_t offset;        /* of its entry in the file */
     glm_error *err;
 };
 
@@ -81,7 +96,8 @@ static bool plain_number(const struct json *v, uint64_t *out)
 }
 
 /* An array of up to max numbers, the reader standing before its OPEN. */
-static int32_t read_numbers(struct pass *p, uint64_t *out, uint32_t max, uint32_t *n, const char *what)
+static int32_t read_numbers(
+    struct pass *p, uint64_t *out, uint32_t max, uint32_t *n, const char *what)
 {
     enum json_event ev;
     int32_t rc = next(p, &ev);
@@ -106,9 +122,11 @@ static int32_t read_member(struct pass *p, struct io_tensor *t, unsigned *has)
     enum json_event ev;
     int32_t rc;
     uint32_t n = 0;
-    uint64_t ends[2] = { 0, 0 };
-    unsigned which = json_is_text(key, "dtype") ? HAS_DTYPE : json_is_text(key, "shape") ? HAS_SHAPE
-        : json_is_text(key, "data_offsets") ? HAS_OFFSETS : 0;
+    uint64_t ends[2] = {0, 0};
+    unsigned which = json_is_text(key, "dtype")          ? HAS_DTYPE
+                     : json_is_text(key, "shape")        ? HAS_SHAPE
+                     : json_is_text(key, "data_offsets") ? HAS_OFFSETS
+                                                         : 0;
     if (which == 0)
         return refuse(p, "its entry has a member besides dtype, shape and data_offsets");
     if ((*has & which) != 0)
@@ -124,7 +142,8 @@ static int32_t read_member(struct pass *p, struct io_tensor *t, unsigned *has)
         return GLM_OK;
     }
     if (which == HAS_SHAPE)
-        return read_numbers(p, t->dim, ST_DIM_MAX, &t->n_dim, "its shape is not an array of up to 8 sizes");
+        return read_numbers(
+            p, t->dim, ST_DIM_MAX, &t->n_dim, "its shape is not an array of up to 8 sizes");
     rc = read_numbers(p, ends, 2, &n, "its data_offsets are not two offsets");
     if (rc != GLM_OK)
         return rc;
@@ -132,8 +151,9 @@ static int32_t read_member(struct pass *p, struct io_tensor *t, unsigned *has)
         return refuse(p, "its data_offsets are not a begin and an end");
     if (ends[1] > p->data_size)
         return err_set(p->err, GLM_EFORMAT, p->offset, p->file,
-            "tensor %s ends at byte %llu of the data, which has %llu: the file is cut short or damaged", io_tail(p->name),
-            (unsigned long long)ends[1], (unsigned long long)p->data_size);
+            "tensor %s ends at byte %llu of the data, which has %llu: the file is cut short or "
+            "damaged",
+            io_tail(p->name), (unsigned long long)ends[1], (unsigned long long)p->data_size);
     t->offset = ends[0];
     t->bytes = ends[1] - ends[0];
     return GLM_OK;
@@ -149,8 +169,8 @@ static int32_t check_length(struct pass *p, const struct io_tensor *t)
             return refuse(p, "the product of its shape overflows");
     if (bits % 8 != 0 || bits / 8 != t->bytes)
         return err_set(p->err, GLM_EFORMAT, p->offset, p->file,
-            "tensor %s has %llu bytes, but its shape of %s needs %llu", io_tail(p->name), (unsigned long long)t->bytes,
-            types[t->type].name, (unsigned long long)(bits / 8));
+            "tensor %s has %llu bytes, but its shape of %s needs %llu", io_tail(p->name),
+            (unsigned long long)t->bytes, types[t->type].name, (unsigned long long)(bits / 8));
     return GLM_OK;
 }
 
@@ -164,7 +184,7 @@ static int32_t read_entry(struct pass *p, struct io_tensor *t)
         return rc;
     if (ev != JSON_EV_OPEN || p->in.value.type != JSON_OBJECT)
         return refuse(p, "its entry is not an object");
-    *t = (struct io_tensor){ 0 };
+    *t = (struct io_tensor){0};
     for (;;) {
         rc = next(p, &ev);
         if (rc != GLM_OK)
@@ -175,7 +195,8 @@ static int32_t read_entry(struct pass *p, struct io_tensor *t)
         if (rc != GLM_OK)
             return rc;
     }
-    return has == HAS_ALL ? check_length(p, t) : refuse(p, "its entry lacks dtype, shape or data_offsets");
+    return has == HAS_ALL ? check_length(p, t)
+                          : refuse(p, "its entry lacks dtype, shape or data_offsets");
 }
 
 /* "__metadata__": a map of strings to strings. */
@@ -245,18 +266,21 @@ static int32_t check_header(struct pass *p, size_t *n)
         if (rc != GLM_OK || end)
             break;
         if (++*n > HF_TENSOR_MAX)
-            return err_set(p->err, GLM_EFORMAT, p->offset, p->file, "more than %u tensors", HF_TENSOR_MAX);
+            return err_set(
+                p->err, GLM_EFORMAT, p->offset, p->file, "more than %u tensors", HF_TENSOR_MAX);
         if (!ck_add(sum, t.bytes, &sum))
             return refuse(p, "the sum of all lengths overflows");
     }
     if (rc == GLM_OK && sum != p->data_size)
         return err_set(p->err, GLM_EFORMAT, p->file != NULL ? p->offset : 0, p->file,
-            "the tensors have %llu bytes in all, the file %llu of data: there is an overlap, a hole or a rest",
+            "the tensors have %llu bytes in all, the file %llu of data: there is an overlap, a "
+            "hole or a rest",
             (unsigned long long)sum, (unsigned long long)p->data_size);
     return rc;
 }
 
-static int32_t fill_table(struct pass *p, struct ckpt *c, uint32_t i_file, const struct st_filter *filter)
+static int32_t fill_table(
+    struct pass *p, struct ckpt *c, uint32_t i_file, const struct st_filter *filter)
 {
     bool metadata = false, end = false;
     int32_t rc = begin_pass(p);
@@ -276,7 +300,7 @@ static int32_t fill_table(struct pass *p, struct ckpt *c, uint32_t i_file, const
     return rc;
 }
 
-/* ---- order ------------------------------------------------------------------------------------ */
+/* ---- order --------------------------------------------------------------------------------- */
 
 static bool before(const struct io_tensor *a, const struct io_tensor *b)
 {
@@ -316,7 +340,8 @@ static void sort_by_offset(const struct io_tensor *t, uint32_t *order, size_t n)
     }
 }
 
-/* No two tensors share a byte; where all of a file's are in the table, none lies between two either. */
+/* No two tensors share a byte; where all of a file's are in the table, none lies between two
+ * either. */
 static int32_t check_order(struct ckpt *c, size_t first, bool complete, glm_error *err)
 {
     size_t n = c->n_tensor - first;
@@ -333,8 +358,8 @@ static int32_t check_order(struct ckpt *c, size_t first, bool complete, glm_erro
         const struct io_tensor *x = &t[order[i]];
         if (x->offset < end || (complete && x->offset > end))
             rc = err_set(err, GLM_EFORMAT, io_file_offset(c, x), c->files[x->file].name,
-                "tensor %s begins at byte %llu of the data, the one before it ends at %llu: %s", io_tail(x->name),
-                (unsigned long long)x->offset, (unsigned long long)end,
+                "tensor %s begins at byte %llu of the data, the one before it ends at %llu: %s",
+                io_tail(x->name), (unsigned long long)x->offset, (unsigned long long)end,
                 x->offset < end ? "they overlap" : "there is a hole");
         end = x->offset + x->bytes; /* both checked against the file's size */
     }
@@ -342,9 +367,10 @@ static int32_t check_order(struct ckpt *c, size_t first, bool complete, glm_erro
     return rc;
 }
 
-/* ---- the file --------------------------------------------------------------------------------- */
+/* ---- the file ------------------------------------------------------------------------------ */
 
-static int32_t read_header(struct ckpt *c, struct io_file *f, char **header, size_t *size, glm_error *err)
+static int32_t read_header(
+    struct ckpt *c, struct io_file *f, char **header, size_t *size, glm_error *err)
 {
     uint8_t b[8];
     uint64_t n = 0;
@@ -358,8 +384,8 @@ static int32_t read_header(struct ckpt *c, struct io_file *f, char **header, siz
         n |= (uint64_t)b[i] << 8 * i;
     if (n < 2 || n > ST_HEADER_MAX || n > f->file.size - 8)
         return err_set(err, GLM_EFORMAT, 0, f->name,
-            "a header of %llu bytes in a file of %llu: not a safetensors file, or cut short", (unsigned long long)n,
-            (unsigned long long)f->file.size);
+            "a header of %llu bytes in a file of %llu: not a safetensors file, or cut short",
+            (unsigned long long)n, (unsigned long long)f->file.size);
     char *text = mem_alloc(c->mem, (size_t)n);
     if (text == NULL)
         return err_nomem(err, "the header of a safetensors file");
@@ -377,12 +403,13 @@ static int32_t read_header(struct ckpt *c, struct io_file *f, char **header, siz
     return GLM_OK;
 }
 
-static int32_t run_pass(struct ckpt *c, uint32_t i_file, const char *header, size_t size, bool fill, size_t *n,
-    const struct st_filter *filter, glm_error *err)
+static int32_t run_pass(struct ckpt *c, uint32_t i_file, const char *header, size_t size, bool fill,
+    size_t *n, const struct st_filter *filter, glm_error *err)
 {
     struct io_file *f = &c->files[i_file];
     glm_error own = GLM_ERROR_INIT; /* so that the reader's status is known */
-    struct pass p = { .file = f->name, .data_size = f->data_size, .err = err != NULL ? err : &own, .offset = 8 };
+    struct pass p = {
+        .file = f->name, .data_size = f->data_size, .err = err != NULL ? err : &own, .offset = 8};
     json_reader_init(&p.in, c->mem, header, size, f->name);
     int32_t rc = fill ? fill_table(&p, c, i_file, filter) : check_header(&p, n);
     json_reader_free(&p.in);
@@ -400,7 +427,8 @@ int32_t st_open(struct ckpt *c, uint32_t i_file, const struct st_filter *filter,
     if (rc == GLM_OK)
         rc = run_pass(c, i_file, header, size, false, &n, filter, err);
     if (rc == GLM_OK && filter == NULL) {
-        c->tensors = arena_alloc(&c->arena, (n + 1) * sizeof(*c->tensors), _Alignof(struct io_tensor));
+        c->tensors =
+            arena_alloc(&c->arena, (n + 1) * sizeof(*c->tensors), _Alignof(struct io_tensor));
         if (c->tensors == NULL)
             rc = err_nomem(err, "the table of tensors");
     }

@@ -289,10 +289,10 @@ static void after_key(struct stream *s, enum tok_special which)
     if (which == TOK_ARG_VALUE && blank) {
         stream_value_open(s);
     } else if (which == TOK_ARG_VALUE_END && !blank) { /* <arg_value> is missing */
-        buf_put(&s->held, s->part.data, s->part.size);
+        buf_clear(&s->replay);
+        buf_put(&s->replay, s->part.data, s->part.size);
         stream_value_open(s);
-        stream_value_text(s, s->held.data, s->held.size);
-        buf_clear(&s->held);
+        stream_value_text(s, s->replay.data, s->replay.size);
         stream_value_close(s);
     } else if (which != TOK_ARG_KEY_END || !blank) {
         stream_call_broken(s);

@@ -31,8 +31,9 @@ void check_kv_store(struct check *c)
     }
 }
 
-/* Pages of ordinary or hostile keys and values. */
-static const void **rand_pages(struct check *c, uint32_t type, uint32_t d_head, uint32_t n_page, bool hostile)
+enum { ORDINARY, HOSTILE, TINY }; /* TINY: every score underflows to -0 */
+
+static const void **rand_pages(struct check *c, uint32_t type, uint32_t d_head, uint32_t n_page, uint32_t style)
 {
     const void **page = case_alloc(c, n_page * sizeof *page, 64);
     float *k = case_alloc(c, d_head * sizeof *k, 64), *v = case_alloc(c, d_head * sizeof *v, 64);
@@ -44,10 +45,12 @@ static const void **rand_pages(struct check *c, uint32_t type, uint32_t d_head, 
                 k[j] = rand_float(c);
                 v[j] = rand_float(c);
             }
-            if (hostile) {
+            if (style == HOSTILE) {
                 rand_rows(c, k, d_head);
                 rand_rows(c, v, d_head);
             }
+            for (uint32_t j = 0; j < d_head && style == TINY; j++)
+                k[j] = 0x1p-80f;
             c->ref.kv_store(type, d_head, k, v, slot, head);
         }
         page[i] = head;
@@ -55,7 +58,7 @@ static const void **rand_pages(struct check *c, uint32_t type, uint32_t d_head, 
     return page;
 }
 
-static struct attention rand_attention(struct check *c, bool hostile)
+static struct attention rand_attention(struct check *c, uint32_t style)
 {
     static const uint32_t head_choice[] = { 128, 128, 64, 32, 16, 80, 24, 7 };
     struct attention a = { .kv_type = rand_in(c, KV_F32, KV_F8), .d_head = head_choice[rand_below(c, 8)] };
@@ -73,18 +76,18 @@ static struct attention rand_attention(struct check *c, bool hostile)
     a.q_stride = (uint64_t)a.n_q * a.d_head + rand_below(c, 3) * 3;
     float *q = case_alloc(c, ((a.n_row - 1) * a.q_stride + a.n_q * a.d_head) * sizeof *q, 4);
     for (uint64_t i = 0; i < (a.n_row - 1) * a.q_stride + a.n_q * a.d_head; i++)
-        q[i] = rand_float(c) * (hostile ? 8.0f : 2.0f);
-    if (hostile)
+        q[i] = style == TINY ? -0x1p-80f : rand_float(c) * (style == HOSTILE ? 8.0f : 2.0f);
+    if (style == HOSTILE)
         rand_rows(c, q, a.d_head);
     a.q = q;
-    a.page = rand_pages(c, a.kv_type, a.d_head, n_page, hostile && rand_below(c, 2));
+    a.page = rand_pages(c, a.kv_type, a.d_head, n_page, style == HOSTILE && rand_below(c, 2) ? (uint32_t)ORDINARY : style);
     return a;
 }
 
 void check_attention(struct check *c)
 {
     for (uint32_t i = 0; i < 220; i++) {
-        struct attention a = rand_attention(c, i % 3 == 0);
+        struct attention a = rand_attention(c, i % 11 == 10 ? TINY : i % 3 == 0 ? HOSTILE : ORDINARY);
         size_t n = (size_t)a.n_row * a.n_q * (a.d_head + 2), n_scratch = k_attention_scratch_bytes(a.d_head, a.n_q);
         float *x = case_alloc(c, n * sizeof *x, 4), *y = case_alloc(c, n * sizeof *y, 4);
         void *scratch = scratch_alloc(c, n_scratch);
@@ -157,7 +160,7 @@ void bench_attention(struct check *c)
         for (uint32_t r = 0; r < n_row; r++)
             pos[r] = n_pos - 1;
         b.a = (struct attention){ .kv_type = type, .d_head = D_HEAD, .n_q = N_Q, .n_row = n_row, .scale = 0.0883883f, .q = q,
-            .q_stride = N_Q * D_HEAD, .pos = pos, .page = rand_pages(c, type, D_HEAD, N_PAGE, false), .pos_end = n_pos,
+            .q_stride = N_Q * D_HEAD, .pos = pos, .page = rand_pages(c, type, D_HEAD, N_PAGE, ORDINARY), .pos_end = n_pos,
             .out = case_alloc(c, n_row * N_Q * (D_HEAD + 2) * sizeof(float), 64) };
         snprintf(what, sizeof what, "%s rows %u", kv_name[type], n_row);
         bench_print(c, &(struct bench){ .what = what, .gop = 4e-9 * n_row * N_Q * D_HEAD * n_pos,

@@ -1,6 +1,6 @@
-/* io_files.h: for tests of lib/io: files that live in memory behind the file hook, a maker of safetensors files, and an
- * allocator that fails on demand. Every read and map hands out exactly the bytes asked for, so that a sanitizer sees
- * one byte too many.
+/* io_files.h: for tests of lib/io: files that live in memory behind the file hook, a maker of
+ * safetensors files, and an allocator that fails on demand. Every read and map hands out exactly
+ * the bytes asked for, so that a sanitizer sees one byte too many.
  */
 #ifndef TEST_IO_FILES_H
 #define TEST_IO_FILES_H
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- files in memory ------------------------------------------------------------------------ */
+/* ---- files in memory ----------------------------------------------------------------------- */
 
 struct mf_entry {
     char name[128];
@@ -24,7 +24,7 @@ struct mf {
     struct mf_entry entry[64];
     size_t n;
     uint64_t n_read, n_map, n_open; /* of calls; n_open: files open now */
-    uint64_t fail_at;       /* the call of read or map that fails, from 1; 0: none */
+    uint64_t fail_at;               /* the call of read or map that fails, from 1; 0: none */
     glm_files hook;
     struct fs fs;
 };
@@ -54,7 +54,8 @@ static int32_t GLM_CALL mf_read(void *user, void *file, uint64_t offset, void *t
     return GLM_OK;
 }
 
-static int32_t GLM_CALL mf_map(void *user, void *file, uint64_t offset, uint64_t size, const void **at)
+static int32_t GLM_CALL mf_map(
+    void *user, void *file, uint64_t offset, uint64_t size, const void **at)
 {
     struct mf *m = user;
     const struct mf_entry *e = file;
@@ -80,7 +81,8 @@ static void GLM_CALL mf_close(void *user, void *file)
 static void mf_init(struct mf *m)
 {
     memset(m, 0, sizeof(*m));
-    m->hook = (glm_files){ (uint32_t)sizeof(glm_files), 0, m, mf_open, mf_read, mf_map, mf_unmap, mf_close };
+    m->hook = (glm_files){
+        (uint32_t)sizeof(glm_files), 0, m, mf_open, mf_read, mf_map, mf_unmap, mf_close};
     fs_init(&m->fs, &m->hook);
 }
 
@@ -122,7 +124,7 @@ static inline void mf_remove(struct mf *m, const char *name)
         return;
     free(e->bytes);
     *e = m->entry[--m->n];
-    m->entry[m->n] = (struct mf_entry){ 0 };
+    m->entry[m->n] = (struct mf_entry){0};
 }
 
 static inline void mf_free(struct mf *m)
@@ -157,7 +159,7 @@ static inline void mf_load(struct mf *m, const char *data_name, const char *name
     free(bytes);
 }
 
-/* ---- a safetensors file, tensor by tensor ------------------------------------------------------- */
+/* ---- a safetensors file, tensor by tensor -------------------------------------------------- */
 
 struct st_maker {
     char header[1 << 16];
@@ -173,8 +175,8 @@ static inline void maker_begin(struct st_maker *s)
 }
 
 /* shape as JSON: "[2,3]"; bytes NULL: zeros. */
-static inline void maker_add(struct st_maker *s, const char *name, const char *dtype, const char *shape,
-    const void *bytes, size_t size)
+static inline void maker_add(struct st_maker *s, const char *name, const char *dtype,
+    const char *shape, const void *bytes, size_t size)
 {
     ck_assert(s->n_data + size <= sizeof(s->data));
     if (bytes != NULL)
@@ -182,15 +184,15 @@ static inline void maker_add(struct st_maker *s, const char *name, const char *d
     else
         memset(s->data + s->n_data, 0, size);
     s->n_header += (size_t)snprintf(s->header + s->n_header, sizeof(s->header) - s->n_header,
-        "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}", s->n_header > 1 ? "," : "", name,
-        dtype, shape, s->n_data, s->n_data + size);
+        "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
+        s->n_header > 1 ? "," : "", name, dtype, shape, s->n_data, s->n_data + size);
     s->n_data += size;
     ck_assert(s->n_header + 2 < sizeof(s->header));
 }
 
 /* The container of a header and data, under a name. */
-static inline void put_container(struct mf *m, const char *name, const char *header, size_t n_header,
-    const void *data, size_t n_data)
+static inline void put_container(struct mf *m, const char *name, const char *header,
+    size_t n_header, const void *data, size_t n_data)
 {
     uint8_t *bytes = malloc(8 + n_header + n_data);
     for (unsigned i = 0; i < 8; i++)
@@ -208,7 +210,7 @@ static inline void maker_end(struct st_maker *s, struct mf *m, const char *name)
     put_container(m, name, s->header, s->n_header, s->data, s->n_data);
 }
 
-/* ---- an allocator that fails --------------------------------------------------------------------- */
+/* ---- an allocator that fails --------------------------------------------------------------- */
 
 struct fail_alloc {
     uint64_t n, fail_at; /* calls so far; the call that fails, from 1; 0: none */
@@ -239,18 +241,18 @@ static inline void GLM_CALL fail_alloc_release(void *user, void *ptr, size_t siz
 
 static inline void fail_alloc_init(struct fail_alloc *a, struct mem *m)
 {
-    *a = (struct fail_alloc){ 0 };
-    glm_allocator hook = { (uint32_t)sizeof(hook), 0, a, fail_alloc_get, fail_alloc_release };
+    *a = (struct fail_alloc){0};
+    glm_allocator hook = {(uint32_t)sizeof(hook), 0, a, fail_alloc_get, fail_alloc_release};
     mem_init(m, &hook);
 }
 
-/* ---- opening -------------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------------- */
 
 /* Opens `path`; a failure must say what and where, leave no memory in use and no file open. */
-static inline int32_t open_checked(struct mf *m, const char *path, uint32_t weights, struct mem *mem,
-    struct ckpt **c, glm_error *err)
+static inline int32_t open_checked(struct mf *m, const char *path, uint32_t weights,
+    struct mem *mem, struct ckpt **c, glm_error *err)
 {
-    struct ckpt_options opt = { .weights = weights, .fs = &m->fs };
+    struct ckpt_options opt = {.weights = weights, .fs = &m->fs};
     *err = (glm_error)GLM_ERROR_INIT;
     int32_t rc = ckpt_open(mem, path, &opt, c, err);
     if (rc == GLM_OK) {
@@ -259,8 +261,8 @@ static inline int32_t open_checked(struct mf *m, const char *path, uint32_t weig
     }
     ck_assert_int_lt(rc, 0);
     ck_assert_int_eq(err->code, rc);
-    ck_assert_msg(err->message[0] != 0 && (err->where[0] != 0 || rc == GLM_ENOMEM), "status %d: '%s' '%s'", rc,
-        err->where, err->message);
+    ck_assert_msg(err->message[0] != 0 && (err->where[0] != 0 || rc == GLM_ENOMEM),
+        "status %d: '%s' '%s'", rc, err->where, err->message);
     ck_assert_ptr_null(*c);
     ck_assert_uint_eq(mem->used, 0);
     ck_assert_uint_eq(m->n_open, 0);

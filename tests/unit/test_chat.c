@@ -4,8 +4,6 @@
 #include "lib/text/text.h"
 #include "text_data.h"
 
-#include <zstd.h>
-
 static enum chat_family family_of(const struct json *line)
 {
     return json_is_text(json_get(line, "template"), "glm-4.7") ? CHAT_47 : CHAT_45;
@@ -215,23 +213,6 @@ END_TEST
 
 /* ---- ids ---------------------------------------------------------------------------------------------------------------------- */
 
-static struct tok *open_tok(struct mem *m, char **json)
-{
-    size_t size;
-    char *packed = data_load("tokenizer.json.zst", &size);
-    unsigned long long room = ZSTD_getFrameContentSize(packed, size);
-    ck_assert(room < 1u << 30);
-    *json = malloc((size_t)room);
-    ck_assert_uint_eq(ZSTD_decompress(*json, (size_t)room, packed, size), room);
-    free(packed);
-    struct vocab_source src = { .kind = VOCAB_JSON, .where = "tokenizer.json", .json = *json, .json_size = (size_t)room };
-    struct tok *t = NULL;
-    glm_error err = GLM_ERROR_INIT;
-    int32_t rc = tok_open(m, &src, 0, &t, &err);
-    ck_assert_msg(rc == 0, "%s %s", err.where, err.message);
-    return t;
-}
-
 static bool spells_special(const struct json *v)
 {
     for (const struct json *end = v + v->span; v < end; v++)
@@ -439,7 +420,7 @@ START_TEST(token_ids)
     struct mem m;
     char *json;
     mem_init(&m, NULL);
-    struct tok *t = open_tok(&m, &json);
+    struct tok *t = data_tok(&m, &json);
     ck_assert_uint_gt(check_ids(t, "chat_golden.jsonl"), 120);
     ck_assert_uint_gt(check_ids(t, "chat_extra.jsonl"), 30);
     check_injection(t);

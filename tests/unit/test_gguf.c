@@ -1,6 +1,7 @@
 /* test_gguf.c: GGUF checkpoints: what valid ones say, and that no damaged or hostile one does more than give an error
  * that names its file and place. Files come from tests/data/golden and are changed in memory.
  */
+#include "ckpt_walk.h"
 #include "gguf_edit.h"
 
 #define ALIGN 32
@@ -21,75 +22,7 @@ static void teardown(void)
     ck_assert_uint_eq(mem.used, 0);
 }
 
-/* ---- walking the weights as a model does ------------------------------------------------------------------------------ */
-
-static uint32_t touched; /* so that reading the ends of a view is not optimized away */
-
-static int32_t one(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, uint64_t n_out, uint64_t n_in,
-    bool optional)
-{
-    struct weight w = { 0 };
-    int32_t status = ckpt_weight(c, role, layer, expert, (uint32_t)n_out, (uint32_t)n_in, optional, &w, &err);
-    if (status != GLM_OK || w.format == W_NONE)
-        return status;
-    struct weight_block b = weight_block(w.format);
-    ck_assert(b.n != 0 && w.n_out == n_out && w.n_in == n_in && w.row_bytes == n_in / b.n * b.bytes);
-    const uint8_t *p = w.data;
-    touched += p[0] + (uint32_t)p[n_out * w.row_bytes - 1];
-    return GLM_OK;
-}
-
-static int32_t layer_weights(struct ckpt *c, const struct hparams *hp, uint32_t l)
-{
-    uint64_t q = (uint64_t)hp->n_head * hp->d_head, kv = (uint64_t)hp->n_head_kv * hp->d_head, d = hp->d_model;
-    uint64_t shared = (uint64_t)hp->d_ff_exp * hp->n_expert_shared;
-    int32_t s = one(c, ROLE_ATTN_NORM, l, 0, 1, d, false);
-    s = s ? s : one(c, ROLE_FFN_NORM, l, 0, 1, d, false);
-    s = s ? s : one(c, ROLE_Q, l, 0, q, d, false);
-    s = s ? s : one(c, ROLE_K, l, 0, kv, d, false);
-    s = s ? s : one(c, ROLE_V, l, 0, kv, d, false);
-    s = s ? s : one(c, ROLE_O, l, 0, d, q, false);
-    s = s ? s : one(c, ROLE_Q_BIAS, l, 0, 1, q, !hp->qkv_bias);
-    s = s ? s : one(c, ROLE_K_BIAS, l, 0, 1, kv, !hp->qkv_bias);
-    s = s ? s : one(c, ROLE_V_BIAS, l, 0, 1, kv, !hp->qkv_bias);
-    s = s ? s : one(c, ROLE_Q_NORM, l, 0, 1, hp->d_head, !hp->qk_norm);
-    s = s ? s : one(c, ROLE_K_NORM, l, 0, 1, hp->d_head, !hp->qk_norm);
-    if (l < hp->n_layer_dense) {
-        s = s ? s : one(c, ROLE_GATE, l, 0, hp->d_ff, d, false);
-        s = s ? s : one(c, ROLE_UP, l, 0, hp->d_ff, d, false);
-        return s ? s : one(c, ROLE_DOWN, l, 0, d, hp->d_ff, false);
-    }
-    s = s ? s : one(c, ROLE_ROUTER, l, 0, hp->n_expert, d, false);
-    s = s ? s : one(c, ROLE_ROUTER_BIAS, l, 0, 1, hp->n_expert, false);
-    for (uint32_t e = 0; e < hp->n_expert && s == GLM_OK; e++) {
-        s = one(c, ROLE_EXP_GATE, l, e, hp->d_ff_exp, d, false);
-        s = s ? s : one(c, ROLE_EXP_UP, l, e, hp->d_ff_exp, d, false);
-        s = s ? s : one(c, ROLE_EXP_DOWN, l, e, d, hp->d_ff_exp, false);
-    }
-    s = s ? s : one(c, ROLE_SHARED_GATE, l, 0, shared, d, false);
-    s = s ? s : one(c, ROLE_SHARED_UP, l, 0, shared, d, false);
-    return s ? s : one(c, ROLE_SHARED_DOWN, l, 0, d, shared, false);
-}
-
-static int32_t all_weights(struct ckpt *c)
-{
-    const struct hparams *hp = ckpt_hparams(c);
-    uint64_t d = hp->d_model, v = hp->n_vocab;
-    uint32_t l = hp->n_layer;
-    int32_t s = one(c, ROLE_EMBED, 0, 0, v, d, false);
-    s = s ? s : one(c, ROLE_HEAD, 0, 0, v, d, false);
-    s = s ? s : one(c, ROLE_NORM, 0, 0, 1, d, false);
-    for (uint32_t i = 0; i < hp->n_layer + hp->n_nextn && s == GLM_OK; i++)
-        s = layer_weights(c, hp, i);
-    if (hp->n_nextn == 0 || s != GLM_OK)
-        return s;
-    s = one(c, ROLE_MTP_ENORM, l, 0, 1, d, false);
-    s = s ? s : one(c, ROLE_MTP_HNORM, l, 0, 1, d, false);
-    s = s ? s : one(c, ROLE_MTP_PROJ, l, 0, d, 2 * d, false);
-    s = s ? s : one(c, ROLE_MTP_EMBED, l, 0, v, d, true);
-    s = s ? s : one(c, ROLE_MTP_HEAD, l, 0, v, d, true);
-    return s ? s : one(c, ROLE_MTP_NORM, l, 0, 1, d, false);
-}
+/* ---- helpers ---------------------------------------------------------------------------------------------------------- */
 
 /* Opens "f.gguf" and binds every weight. A failure has told what and where. */
 static int32_t use(void)
@@ -98,7 +31,7 @@ static int32_t use(void)
     int32_t status = open_checked(&files, "f.gguf", GLM_WEIGHTS_MAP, &mem, &c, &err);
     if (status != GLM_OK)
         return status;
-    status = all_weights(c);
+    status = all_weights(c, &err);
     if (status != GLM_OK)
         ck_assert(err.code == status && err.message[0] && err.where[0]);
     ckpt_close(c);
@@ -167,7 +100,7 @@ START_TEST(golden_files_open)
         err = (glm_error)GLM_ERROR_INIT;
         int32_t status = ckpt_open(&mem, data_path(name, path, sizeof path), how ? &read : &map, &c, &err);
         ck_assert_msg(status == GLM_OK, "%s: %s", err.where, err.message);
-        status = all_weights(c);
+        status = all_weights(c, &err);
         ck_assert_msg(status == GLM_OK, "%s: %s", err.where, err.message);
         check_types(c, golden[_i]);
         ck_assert_str_eq(ckpt_kind(c), "gguf");
@@ -659,7 +592,7 @@ static int32_t use_path(const char *path)
 {
     struct ckpt *c = NULL;
     int32_t status = open_checked(&files, path, GLM_WEIGHTS_MAP, &mem, &c, &err);
-    status = status ? status : all_weights(c);
+    status = status ? status : all_weights(c, &err);
     ckpt_close(c);
     return status;
 }
@@ -751,7 +684,7 @@ START_TEST(every_read_fails)
         files.n_read = files.n_map = 0;
         files.fail_at = k;
         int32_t status = open_checked(&files, "dir/f-00001-of-00003.gguf", GLM_WEIGHTS_MAP, &mem, &c, &err);
-        if (status == GLM_OK && (status = all_weights(c)) != GLM_OK)
+        if (status == GLM_OK && (status = all_weights(c, &err)) != GLM_OK)
             ck_assert(err.message[0]);
         bool hit = files.n_read + files.n_map >= k;
         ckpt_close(c);

@@ -1,8 +1,8 @@
-/* test_hf.c: Hugging Face folders. Every golden checkpoint binds completely and its quantized forms decode to their bf16
- * original; configurations, indexes and packed tensors of every wrong kind are refused; each allocation and each read of an
- * open fails cleanly.
+/* test_hf.c: Hugging Face folders. Every golden checkpoint binds completely and its quantized forms
+ * decode to their bf16 original; configurations, indexes and packed tensors of every wrong kind are
+ * refused; each allocation and each read of an open fails cleanly.
  */
-#include "unit/io_files.h"
+#include "io_files.h"
 
 #include <math.h>
 
@@ -21,14 +21,16 @@ static void teardown(void)
     ck_assert_uint_eq(mem.used, 0);
 }
 
-static const char *const folders[] = { "air-bf16", "air-fused", "air-fp8", "air-int4-packed-sym", "air-int4-packed-asym",
-    "air-int4-awq-asym", "air-int4-gptq-asym", "glm45-sharded", "glm45-fp8-block", "group-f32", "group-mixed" };
+static const char *const folders[] = {"air-bf16", "air-fused", "air-fp8", "air-int4-packed-sym",
+    "air-int4-packed-asym", "air-int4-awq-asym", "air-int4-gptq-asym", "glm45-sharded",
+    "glm45-fp8-block", "group-f32", "group-mixed"};
 
 /* A golden folder under the name `to`. */
 static void load_golden(const char *folder, const char *to)
 {
-    static const char *const names[] = { "config.json", "model.safetensors", "model.safetensors.index.json",
-        "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors" };
+    static const char *const names[] = {"config.json", "model.safetensors",
+        "model.safetensors.index.json", "model-00001-of-00003.safetensors",
+        "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         char from[256], path[512], name[256];
         snprintf(from, sizeof(from), "golden/%s/%s", folder, names[i]);
@@ -50,7 +52,7 @@ static struct ckpt *must_open(const char *path, uint32_t weights)
     return c;
 }
 
-/* ---- every role ------------------------------------------------------------------------------------ */
+/* ---- every role ---------------------------------------------------------------------------- */
 
 struct slot {
     enum role role;
@@ -63,11 +65,12 @@ struct slots {
     size_t n;
 };
 
-static void add(struct slots *s, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out, uint32_t n_in)
+static void add(
+    struct slots *s, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out, uint32_t n_in)
 {
     ck_assert(s->n < ARRAY_LEN(s->at));
-    s->at[s->n++] = (struct slot){ role, layer, expert, n_out, n_in,
-        role == ROLE_MTP_EMBED || role == ROLE_MTP_HEAD };
+    s->at[s->n++] = (struct slot){
+        role, layer, expert, n_out, n_in, role == ROLE_MTP_EMBED || role == ROLE_MTP_HEAD};
 }
 
 static void add_layer(struct slots *s, const struct hparams *h, uint32_t l)
@@ -75,13 +78,16 @@ static void add_layer(struct slots *s, const struct hparams *h, uint32_t l)
     uint32_t d = h->d_model, q = h->n_head * h->d_head, kv = h->n_head_kv * h->d_head;
     uint32_t shared = h->d_ff_exp * h->n_expert_shared;
     add(s, ROLE_ATTN_NORM, l, 0, 1, d), add(s, ROLE_FFN_NORM, l, 0, 1, d);
-    add(s, ROLE_Q, l, 0, q, d), add(s, ROLE_K, l, 0, kv, d), add(s, ROLE_V, l, 0, kv, d), add(s, ROLE_O, l, 0, d, q);
+    add(s, ROLE_Q, l, 0, q, d), add(s, ROLE_K, l, 0, kv, d), add(s, ROLE_V, l, 0, kv, d),
+        add(s, ROLE_O, l, 0, d, q);
     if (h->qkv_bias)
-        add(s, ROLE_Q_BIAS, l, 0, 1, q), add(s, ROLE_K_BIAS, l, 0, 1, kv), add(s, ROLE_V_BIAS, l, 0, 1, kv);
+        add(s, ROLE_Q_BIAS, l, 0, 1, q), add(s, ROLE_K_BIAS, l, 0, 1, kv),
+            add(s, ROLE_V_BIAS, l, 0, 1, kv);
     if (h->qk_norm)
         add(s, ROLE_Q_NORM, l, 0, 1, h->d_head), add(s, ROLE_K_NORM, l, 0, 1, h->d_head);
     if (l < h->n_layer_dense) {
-        add(s, ROLE_GATE, l, 0, h->d_ff, d), add(s, ROLE_UP, l, 0, h->d_ff, d), add(s, ROLE_DOWN, l, 0, d, h->d_ff);
+        add(s, ROLE_GATE, l, 0, h->d_ff, d), add(s, ROLE_UP, l, 0, h->d_ff, d),
+            add(s, ROLE_DOWN, l, 0, d, h->d_ff);
         return;
     }
     add(s, ROLE_ROUTER, l, 0, h->n_expert, d), add(s, ROLE_ROUTER_BIAS, l, 0, 1, h->n_expert);
@@ -97,18 +103,20 @@ static void all_slots(struct slots *s, const struct hparams *h)
 {
     uint32_t d = h->d_model;
     s->n = 0;
-    add(s, ROLE_EMBED, 0, 0, h->n_vocab, d), add(s, ROLE_HEAD, 0, 0, h->n_vocab, d), add(s, ROLE_NORM, 0, 0, 1, d);
+    add(s, ROLE_EMBED, 0, 0, h->n_vocab, d), add(s, ROLE_HEAD, 0, 0, h->n_vocab, d),
+        add(s, ROLE_NORM, 0, 0, 1, d);
     for (uint32_t l = 0; l < h->n_layer + h->n_nextn; l++)
         add_layer(s, h, l);
     if (h->n_nextn == 0)
         return;
     uint32_t l = h->n_layer;
-    add(s, ROLE_MTP_ENORM, l, 0, 1, d), add(s, ROLE_MTP_HNORM, l, 0, 1, d), add(s, ROLE_MTP_NORM, l, 0, 1, d);
+    add(s, ROLE_MTP_ENORM, l, 0, 1, d), add(s, ROLE_MTP_HNORM, l, 0, 1, d),
+        add(s, ROLE_MTP_NORM, l, 0, 1, d);
     add(s, ROLE_MTP_PROJ, l, 0, d, 2 * d);
     add(s, ROLE_MTP_EMBED, l, 0, h->n_vocab, d), add(s, ROLE_MTP_HEAD, l, 0, h->n_vocab, d);
 }
 
-/* ---- an element, by the formulas of base/weight.h, read byte by byte ------------------------------------ */
+/* ---- an element, by the formulas of base/weight.h, read byte by byte ----------------------- */
 
 static float scalar_at(const void *data, uint64_t offset, uint32_t format)
 {
@@ -126,7 +134,8 @@ static uint32_t nibble_at(const void *data, uint64_t word, uint32_t i)
 
 static float int4_at(const struct weight *w, uint32_t o, uint32_t i)
 {
-    static const uint32_t awq[8] = { 0, 4, 1, 5, 2, 6, 3, 7 }; /* nibble of element e: the inverse of 0 2 4 6 1 3 5 7 */
+    static const uint32_t awq[8] = {
+        0, 4, 1, 5, 2, 6, 3, 7}; /* nibble of element e: the inverse of 0 2 4 6 1 3 5 7 */
     uint32_t g = w->group != NULL ? (uint32_t)w->group[i] : i / w->block_in;
     uint32_t size = w->scale_format == W_F32 ? 4 : 2, u, zero;
     float scale;
@@ -152,14 +161,18 @@ static float view_at(const struct weight *w, uint32_t o, uint32_t i)
     if (w->format >= W_I4_PACKED)
         return int4_at(w, o, i);
     struct weight_block b = weight_block(w->format);
-    ck_assert_uint_eq(b.n, 1);
+    if (b.n != 1)
+        return NAN; /* no assertion here: it writes to a pipe, and this is called for each element
+                     */
     if (w->format != W_F8)
         return scalar_at(w->data, o * w->row_bytes + (uint64_t)i * b.bytes, w->format);
-    uint64_t at = o / w->block_out * w->scale_row_bytes + i / w->block_in * (w->scale_format == W_F32 ? 4ull : 2ull);
-    return f32_from_e4m3(((const uint8_t *)w->data)[o * w->row_bytes + i]) * scalar_at(w->scale, at, w->scale_format);
+    uint64_t at = o / w->block_out * w->scale_row_bytes +
+                  i / w->block_in * (w->scale_format == W_F32 ? 4ull : 2ull);
+    return f32_from_e4m3(((const uint8_t *)w->data)[o * w->row_bytes + i]) *
+           scalar_at(w->scale, at, w->scale_format);
 }
 
-/* ---- golden checkpoints ------------------------------------------------------------------------------------ */
+/* ---- golden checkpoints -------------------------------------------------------------------- */
 
 START_TEST(goldens_bind)
 {
@@ -175,17 +188,24 @@ START_TEST(goldens_bind)
             struct weight w;
             glm_error err = GLM_ERROR_INIT;
             char name[256];
-            int32_t rc = ckpt_weight(c, x->role, x->layer, x->expert, x->n_out, x->n_in, x->optional, &w, &err);
+            int32_t rc = ckpt_weight(
+                c, x->role, x->layer, x->expert, x->n_out, x->n_in, x->optional, &w, &err);
             ck_assert_msg(rc == GLM_OK, "%s: %s: %s", folders[f], err.where, err.message);
             ckpt_role_name(c, x->role, x->layer, x->expert, name, sizeof(name));
             bool none = w.format == W_NONE;
             ck_assert(!none || x->optional);
-            ck_assert_msg(none || isfinite(view_at(&w, x->n_out - 1, x->n_in - 1)), "%s %s", folders[f], name);
+            ck_assert_msg(none || isfinite(view_at(&w, x->n_out - 1, x->n_in - 1)), "%s %s",
+                folders[f], name);
             /* another shape is refused, and the refusal names a tensor that is there */
-            ck_assert_int_lt(ckpt_weight(c, x->role, x->layer, x->expert, x->n_out + 8, x->n_in, false, &w, &err), 0);
-            ck_assert_int_lt(ckpt_weight(c, x->role, x->layer, x->expert, x->n_out, x->n_in + 8, false, &w, &err), 0);
-            ck_assert_msg(none || strncmp(err.where, "model.", 6) == 0 || strncmp(err.where, "lm_head", 7) == 0, "%s",
-                err.where);
+            ck_assert_int_lt(ckpt_weight(c, x->role, x->layer, x->expert, x->n_out + 8, x->n_in,
+                                 false, &w, &err),
+                0);
+            ck_assert_int_lt(ckpt_weight(c, x->role, x->layer, x->expert, x->n_out, x->n_in + 8,
+                                 false, &w, &err),
+                0);
+            ck_assert_msg(none || strncmp(err.where, "model.", 6) == 0 ||
+                              strncmp(err.where, "lm_head", 7) == 0,
+                "%s", err.where);
         }
         ckpt_close(c);
         mf_free(&files);
@@ -199,8 +219,12 @@ static double distance(struct ckpt *a, struct ckpt *b, const struct slot *x)
     struct weight v, w;
     glm_error err = GLM_ERROR_INIT;
     double diff = 0, norm = 0;
-    ck_assert_int_eq(ckpt_weight(a, x->role, x->layer, x->expert, x->n_out, x->n_in, x->optional, &v, &err), GLM_OK);
-    ck_assert_int_eq(ckpt_weight(b, x->role, x->layer, x->expert, x->n_out, x->n_in, x->optional, &w, &err), GLM_OK);
+    ck_assert_int_eq(
+        ckpt_weight(a, x->role, x->layer, x->expert, x->n_out, x->n_in, x->optional, &v, &err),
+        GLM_OK);
+    ck_assert_int_eq(
+        ckpt_weight(b, x->role, x->layer, x->expert, x->n_out, x->n_in, x->optional, &w, &err),
+        GLM_OK);
     ck_assert(v.format != W_NONE || w.format == W_NONE);
     for (uint32_t o = 0; o < x->n_out && v.format != W_NONE; o++)
         for (uint32_t i = 0; i < x->n_in; i++) {
@@ -211,21 +235,22 @@ static double distance(struct ckpt *a, struct ckpt *b, const struct slot *x)
     return norm > 0 ? sqrt(diff / norm) : 0;
 }
 
-/* A layout misread by one nibble, row or group would be as far from the original as a random matrix: 1.4. */
+/* A layout misread by one nibble, row or group would be as far from the original as a random
+ * matrix: 1.4. */
 START_TEST(quantized_forms_are_near_their_original)
 {
     static const struct {
         const char *folder, *original;
         double bound;
     } forms[] = {
-        { "air-fused", "air-bf16", 0 },
-        { "air-fp8", "air-bf16", 0.04 },
-        { "air-int4-packed-sym", "air-bf16", 0.12 },
-        { "air-int4-packed-asym", "air-bf16", 0.12 },
-        { "air-int4-awq-asym", "air-bf16", 0.12 },
-        { "air-int4-gptq-asym", "air-bf16", 0.12 },
-        { "glm45-fp8-block", "glm45-sharded", 0.04 },
-        { "group-mixed", "group-f32", 0 },
+        {"air-fused", "air-bf16", 0},
+        {"air-fp8", "air-bf16", 0.04},
+        {"air-int4-packed-sym", "air-bf16", 0.12},
+        {"air-int4-packed-asym", "air-bf16", 0.12},
+        {"air-int4-awq-asym", "air-bf16", 0.12},
+        {"air-int4-gptq-asym", "air-bf16", 0.12},
+        {"glm45-fp8-block", "glm45-sharded", 0.04},
+        {"group-mixed", "group-f32", 0},
     };
     static struct slots s;
     for (size_t f = 0; f < ARRAY_LEN(forms); f++) {
@@ -264,8 +289,9 @@ START_TEST(reading_equals_mapping)
     for (size_t i = 0; i < s.n; i++) {
         struct weight w;
         ck_assert(distance(b, c, &s.at[i]) == 0);
-        ck_assert_int_eq(ckpt_weight(b, s.at[i].role, s.at[i].layer, s.at[i].expert, s.at[i].n_out, s.at[i].n_in, true, &w,
-            NULL), GLM_OK);
+        ck_assert_int_eq(ckpt_weight(b, s.at[i].role, s.at[i].layer, s.at[i].expert, s.at[i].n_out,
+                             s.at[i].n_in, true, &w, NULL),
+            GLM_OK);
     }
     ck_assert_uint_eq(files.n_map, before);
     files.hook.map = mf_map;
@@ -301,9 +327,11 @@ START_TEST(progress_and_giving_up)
 {
     load_golden("glm45-sharded", "m");
     for (uint64_t give_up = 0; give_up < 4; give_up++) {
-        struct progress p = { .give_up_at = give_up };
-        struct ckpt_options opt = { .weights = GLM_WEIGHTS_READ, .fs = &files.fs, .progress_user = &p,
-            .progress = on_progress };
+        struct progress p = {.give_up_at = give_up};
+        struct ckpt_options opt = {.weights = GLM_WEIGHTS_READ,
+            .fs = &files.fs,
+            .progress_user = &p,
+            .progress = on_progress};
         struct ckpt *c;
         glm_error err = GLM_ERROR_INIT;
         int32_t rc = ckpt_open(&mem, "m", &opt, &c, &err);
@@ -317,9 +345,10 @@ START_TEST(progress_and_giving_up)
 }
 END_TEST
 
-/* ---- faults ------------------------------------------------------------------------------------------------- */
+/* ---- faults -------------------------------------------------------------------------------- */
 
-static const char tokenizer_config[] = "{\"chat_template\": [{\"name\": \"default\", \"template\": \"[gMASK]<sop>\"}]}";
+static const char tokenizer_config[] =
+    "{\"chat_template\": [{\"name\": \"default\", \"template\": \"[gMASK]<sop>\"}]}";
 
 static void load_all_parts(const char *folder)
 {
@@ -348,7 +377,7 @@ static int32_t open_and_bind(struct mem *m, glm_error *err)
 
 START_TEST(every_allocation_fails)
 {
-    static const char *const some[] = { "air-int4-gptq-asym", "glm45-sharded" };
+    static const char *const some[] = {"air-int4-gptq-asym", "glm45-sharded"};
     for (size_t f = 0; f < ARRAY_LEN(some); f++) {
         load_all_parts(some[f]);
         for (int persistent = 0; persistent < 2; persistent++)
@@ -386,27 +415,47 @@ START_TEST(every_read_fails)
             ck_assert_uint_gt(k, 10);
             break;
         }
-        ck_assert_msg(rc == GLM_EIO && err.message[0] != 0, "%d %s: %s", rc, err.where, err.message);
+        ck_assert_msg(
+            rc == GLM_EIO && err.message[0] != 0, "%d %s: %s", rc, err.where, err.message);
         ck_assert_uint_eq(files.n_open, 0);
     }
 }
 END_TEST
 
-/* ---- configurations -------------------------------------------------------------------------------------------- */
+/* ---- configurations ------------------------------------------------------------------------ */
 
 /* Opens {BASE with `key` replaced by `value`} without weights; value NULL: left out. */
 static int32_t open_config_with(const char *key, const char *value, struct ckpt **c, glm_error *err)
 {
     static const char *const base[][2] = {
-        { "model_type", "\"glm4_moe\"" }, { "hidden_size", "96" }, { "num_hidden_layers", "4" },
-        { "first_k_dense_replace", "1" }, { "num_nextn_predict_layers", "1" }, { "num_attention_heads", "6" },
-        { "num_key_value_heads", "2" }, { "head_dim", "16" }, { "intermediate_size", "96" },
-        { "moe_intermediate_size", "32" }, { "n_routed_experts", "12" }, { "num_experts_per_tok", "4" },
-        { "n_shared_experts", "1" }, { "n_group", "4" }, { "topk_group", "2" }, { "vocab_size", "320" },
-        { "max_position_embeddings", "1024" }, { "rms_norm_eps", "1e-05" }, { "routed_scaling_factor", "2.5" },
-        { "rope_theta", "1000000" }, { "partial_rotary_factor", "0.5" }, { "rope_scaling", "null" },
-        { "norm_topk_prob", "true" }, { "use_qk_norm", "false" }, { "attention_bias", "true" },
-        { "tie_word_embeddings", "false" }, { "eos_token_id", "[1, 2]" }, { "hidden_act", "\"silu\"" },
+        {"model_type", "\"glm4_moe\""},
+        {"hidden_size", "96"},
+        {"num_hidden_layers", "4"},
+        {"first_k_dense_replace", "1"},
+        {"num_nextn_predict_layers", "1"},
+        {"num_attention_heads", "6"},
+        {"num_key_value_heads", "2"},
+        {"head_dim", "16"},
+        {"intermediate_size", "96"},
+        {"moe_intermediate_size", "32"},
+        {"n_routed_experts", "12"},
+        {"num_experts_per_tok", "4"},
+        {"n_shared_experts", "1"},
+        {"n_group", "4"},
+        {"topk_group", "2"},
+        {"vocab_size", "320"},
+        {"max_position_embeddings", "1024"},
+        {"rms_norm_eps", "1e-05"},
+        {"routed_scaling_factor", "2.5"},
+        {"rope_theta", "1000000"},
+        {"partial_rotary_factor", "0.5"},
+        {"rope_scaling", "null"},
+        {"norm_topk_prob", "true"},
+        {"use_qk_norm", "false"},
+        {"attention_bias", "true"},
+        {"tie_word_embeddings", "false"},
+        {"eos_token_id", "[1, 2]"},
+        {"hidden_act", "\"silu\""},
     };
     char text[8192];
     size_t n = (size_t)snprintf(text, sizeof(text), "{");
@@ -416,7 +465,8 @@ static int32_t open_config_with(const char *key, const char *value, struct ckpt 
         const char *v = this ? value : base[i][1];
         known = known || this;
         if (v != NULL)
-            n += (size_t)snprintf(text + n, sizeof(text) - n, "%s\"%s\": %s", n > 1 ? ", " : "", base[i][0], v);
+            n += (size_t)snprintf(
+                text + n, sizeof(text) - n, "%s\"%s\": %s", n > 1 ? ", " : "", base[i][0], v);
     }
     if (!known && value != NULL)
         n += (size_t)snprintf(text + n, sizeof(text) - n, ", \"%s\": %s", key, value);
@@ -433,36 +483,39 @@ START_TEST(sweeps_hyperparameters)
         uint64_t max;
         bool zero, one, optional;
     } keys[] = {
-        { "hidden_size", HP_WIDTH_MAX, false, true, false },
-        { "num_hidden_layers", HP_LAYER_MAX, false, true, false },
-        { "first_k_dense_replace", 4, true, true, false },
-        { "num_nextn_predict_layers", HP_LAYER_MAX, true, true, true },
-        { "num_attention_heads", HP_WIDTH_MAX / 16, false, false, false },
-        { "num_key_value_heads", 6, false, true, false },
-        { "head_dim", HP_HEAD_DIM_MAX, false, false, true },
-        { "intermediate_size", HP_WIDTH_MAX, false, true, false },
-        { "moe_intermediate_size", HP_WIDTH_MAX, false, true, false },
-        { "n_routed_experts", HP_EXPERT_MAX, false, false, false },
-        { "num_experts_per_tok", 6, false, true, false },
-        { "n_shared_experts", HP_EXPERT_MAX, false, true, false },
-        { "n_group", 4, false, false, true },
-        { "topk_group", 4, false, false, true },
-        { "vocab_size", HP_VOCAB_MAX, false, false, false },
-        { "max_position_embeddings", HP_CTX_MAX, false, true, false },
+        {"hidden_size", HP_WIDTH_MAX, false, true, false},
+        {"num_hidden_layers", HP_LAYER_MAX, false, true, false},
+        {"first_k_dense_replace", 4, true, true, false},
+        {"num_nextn_predict_layers", HP_LAYER_MAX, true, true, true},
+        {"num_attention_heads", HP_WIDTH_MAX / 16, false, false, false},
+        {"num_key_value_heads", 6, false, true, false},
+        {"head_dim", HP_HEAD_DIM_MAX, false, false, true},
+        {"intermediate_size", HP_WIDTH_MAX, false, true, false},
+        {"moe_intermediate_size", HP_WIDTH_MAX, false, true, false},
+        {"n_routed_experts", HP_EXPERT_MAX, false, false, false},
+        {"num_experts_per_tok", 6, false, true, false},
+        {"n_shared_experts", HP_EXPERT_MAX, false, true, false},
+        {"n_group", 4, false, false, true},
+        {"topk_group", 4, false, false, true},
+        {"vocab_size", HP_VOCAB_MAX, false, false, false},
+        {"max_position_embeddings", HP_CTX_MAX, false, true, false},
     };
-    static const char *const never[] = { "2147483648", "4294967295", "4294967296", "18446744073709551615", "-1", "1.5",
-        "64.0", "6.4e1", "\"x\"", "\"64\"", "null", "[64]", "{}", "true", "1e999" };
+    static const char *const never[] = {"2147483648", "4294967295", "4294967296",
+        "18446744073709551615", "-1", "1.5", "64.0", "6.4e1", "\"x\"", "\"64\"", "null", "[64]",
+        "{}", "true", "1e999"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         struct ckpt *c;
         glm_error err;
         char value[32];
-        const uint64_t v[] = { 0, 1, keys[i].max, keys[i].max + 1 };
-        const bool good[] = { keys[i].zero, keys[i].one, true, false };
+        const uint64_t v[] = {0, 1, keys[i].max, keys[i].max + 1};
+        const bool good[] = {keys[i].zero, keys[i].one, true, false};
         for (size_t k = 0; k < 4; k++) {
             snprintf(value, sizeof(value), "%llu", (unsigned long long)v[k]);
             int32_t rc = open_config_with(keys[i].key, value, &c, &err);
-            bool odd = strcmp(keys[i].key, "num_attention_heads") == 0 && k == 2; /* 65536 % 2 == 0 */
-            ck_assert_msg((rc == GLM_OK) == good[k] || odd, "%s %s: %d %s", keys[i].key, value, rc, err.message);
+            bool odd =
+                strcmp(keys[i].key, "num_attention_heads") == 0 && k == 2; /* 65536 % 2 == 0 */
+            ck_assert_msg((rc == GLM_OK) == good[k] || odd, "%s %s: %d %s", keys[i].key, value, rc,
+                err.message);
             ckpt_close(c);
         }
         for (size_t k = 0; k < ARRAY_LEN(never); k++) {
@@ -484,76 +537,86 @@ START_TEST(refuses_other_settings)
         const char *key, *value;
         int32_t status;
     } bad[] = {
-        { "num_key_value_heads", "4", GLM_EFORMAT },
-        { "head_dim", "15", GLM_EFORMAT },
-        { "n_group", "5", GLM_EFORMAT },
-        { "n_group", "12", GLM_EFORMAT },
-        { "topk_group", "1", GLM_EFORMAT },
-        { "topk_group", "5", GLM_EFORMAT },
-        { "num_experts_per_tok", "7", GLM_EFORMAT },
-        { "first_k_dense_replace", "5", GLM_EFORMAT },
-        { "partial_rotary_factor", "0", GLM_EFORMAT },
-        { "partial_rotary_factor", "1.01", GLM_EFORMAT },
-        { "partial_rotary_factor", "-0.5", GLM_EFORMAT },
-        { "partial_rotary_factor", "0.2", GLM_EFORMAT }, /* 3 elements */
-        { "partial_rotary_factor", "1e-300", GLM_EFORMAT },
-        { "partial_rotary_factor", "\"0.5\"", GLM_EFORMAT },
-        { "rope_theta", "0", GLM_EFORMAT },
-        { "rope_theta", "-1", GLM_EFORMAT },
-        { "rope_theta", "1e999", GLM_EFORMAT },
-        { "rope_theta", "null", GLM_EFORMAT },
-        { "rope_theta", NULL, GLM_EFORMAT },
-        { "rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4}", GLM_ENOTSUP },
-        { "rope_scaling", "{\"type\": \"linear\"}", GLM_ENOTSUP },
-        { "rope_scaling", "{\"rope_type\": \"default\", \"mrope_section\": [8, 12, 12]}", GLM_ENOTSUP },
-        { "rope_scaling", "4", GLM_EFORMAT },
-        { "rope_parameters", "{\"rope_type\": \"llama3\", \"rope_theta\": 1e4}", GLM_ENOTSUP },
-        { "rope_parameters", "[]", GLM_EFORMAT },
-        { "rms_norm_eps", "0", GLM_EFORMAT },
-        { "rms_norm_eps", "-1e-5", GLM_EFORMAT },
-        { "rms_norm_eps", "1e-60", GLM_EFORMAT },
-        { "rms_norm_eps", "1e999", GLM_EFORMAT },
-        { "rms_norm_eps", "\"1e-5\"", GLM_EFORMAT },
-        { "rms_norm_eps", NULL, GLM_EFORMAT },
-        { "routed_scaling_factor", "0", GLM_EFORMAT },
-        { "routed_scaling_factor", "1e40", GLM_EFORMAT },
-        { "routed_scaling_factor", NULL, GLM_EFORMAT },
-        { "norm_topk_prob", "1", GLM_EFORMAT },
-        { "use_qk_norm", "\"true\"", GLM_EFORMAT },
-        { "attention_bias", "null", GLM_EFORMAT },
-        { "tie_word_embeddings", "0", GLM_EFORMAT },
-        { "hidden_act", "\"gelu\"", GLM_ENOTSUP },
-        { "scoring_func", "\"softmax\"", GLM_ENOTSUP },
-        { "topk_method", "\"greedy\"", GLM_ENOTSUP },
-        { "model_type", "\"glm4_moe_lite\"", GLM_ENOTSUP },
-        { "model_type", "\"llama\"", GLM_ENOTSUP },
-        { "model_type", "7", GLM_EFORMAT },
-        { "model_type", NULL, GLM_EFORMAT },
-        { "eos_token_id", "-1", GLM_EFORMAT },
-        { "eos_token_id", "320", GLM_EFORMAT },
-        { "eos_token_id", "[1, 1.5]", GLM_EFORMAT },
-        { "eos_token_id", "[1, [2]]", GLM_EFORMAT },
-        { "eos_token_id", "{}", GLM_EFORMAT },
-        { "eos_token_id", "[1,2,3,4,5,6,7,8,9]", GLM_EFORMAT },
-        { "quantization_config", "7", GLM_EFORMAT },
-        { "quantization_config", "{\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\"}", GLM_ENOTSUP },
-        { "quantization_config", "{\"quant_method\": \"mxfp4\"}", GLM_ENOTSUP },
-        { "quantization_config", "{\"quant_method\": \"bitsandbytes\"}", GLM_ENOTSUP },
-        { "quantization_config", "{\"quant_method\": \"compressed-tensors\", \"format\": \"nvfp4-pack-quantized\"}",
-            GLM_ENOTSUP },
-        { "quantization_config", "{\"quant_method\": \"compressed-tensors\", \"format\": \"mxfp4-pack-quantized\"}",
-            GLM_ENOTSUP },
-        { "quantization_config", "{\"quant_method\": \"compressed-tensors\", \"format\": \"int-quantized\"}", GLM_ENOTSUP },
-        { "quantization_config", "{\"quant_method\": \"fp8\", \"weight_block_size\": [0, 128]}", GLM_EFORMAT },
-        { "quantization_config", "{\"quant_method\": \"fp8\", \"weight_block_size\": [128]}", GLM_EFORMAT },
-        { "quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 0}", GLM_EFORMAT },
-        { "quantization_config", "{\"quant_method\": \"gptq\", \"bits\": -4}", GLM_EFORMAT },
+        {"num_key_value_heads", "4", GLM_EFORMAT},
+        {"head_dim", "15", GLM_EFORMAT},
+        {"n_group", "5", GLM_EFORMAT},
+        {"n_group", "12", GLM_EFORMAT},
+        {"topk_group", "1", GLM_EFORMAT},
+        {"topk_group", "5", GLM_EFORMAT},
+        {"num_experts_per_tok", "7", GLM_EFORMAT},
+        {"first_k_dense_replace", "5", GLM_EFORMAT},
+        {"partial_rotary_factor", "0", GLM_EFORMAT},
+        {"partial_rotary_factor", "1.01", GLM_EFORMAT},
+        {"partial_rotary_factor", "-0.5", GLM_EFORMAT},
+        {"partial_rotary_factor", "0.2", GLM_EFORMAT}, /* 3 elements */
+        {"partial_rotary_factor", "1e-300", GLM_EFORMAT},
+        {"partial_rotary_factor", "\"0.5\"", GLM_EFORMAT},
+        {"rope_theta", "0", GLM_EFORMAT},
+        {"rope_theta", "-1", GLM_EFORMAT},
+        {"rope_theta", "1e999", GLM_EFORMAT},
+        {"rope_theta", "null", GLM_EFORMAT},
+        {"rope_theta", NULL, GLM_EFORMAT},
+        {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4}", GLM_ENOTSUP},
+        {"rope_scaling", "{\"type\": \"linear\"}", GLM_ENOTSUP},
+        {"rope_scaling", "{\"rope_type\": \"default\", \"mrope_section\": [8, 12, 12]}",
+            GLM_ENOTSUP},
+        {"rope_scaling", "4", GLM_EFORMAT},
+        {"rope_parameters", "{\"rope_type\": \"llama3\", \"rope_theta\": 1e4}", GLM_ENOTSUP},
+        {"rope_parameters", "[]", GLM_EFORMAT},
+        {"rms_norm_eps", "0", GLM_EFORMAT},
+        {"rms_norm_eps", "-1e-5", GLM_EFORMAT},
+        {"rms_norm_eps", "1e-60", GLM_EFORMAT},
+        {"rms_norm_eps", "1e999", GLM_EFORMAT},
+        {"rms_norm_eps", "\"1e-5\"", GLM_EFORMAT},
+        {"rms_norm_eps", NULL, GLM_EFORMAT},
+        {"routed_scaling_factor", "0", GLM_EFORMAT},
+        {"routed_scaling_factor", "1e40", GLM_EFORMAT},
+        {"routed_scaling_factor", NULL, GLM_EFORMAT},
+        {"norm_topk_prob", "1", GLM_EFORMAT},
+        {"use_qk_norm", "\"true\"", GLM_EFORMAT},
+        {"attention_bias", "null", GLM_EFORMAT},
+        {"tie_word_embeddings", "0", GLM_EFORMAT},
+        {"hidden_act", "\"gelu\"", GLM_ENOTSUP},
+        {"scoring_func", "\"softmax\"", GLM_ENOTSUP},
+        {"topk_method", "\"greedy\"", GLM_ENOTSUP},
+        {"model_type", "\"glm4_moe_lite\"", GLM_ENOTSUP},
+        {"model_type", "\"llama\"", GLM_ENOTSUP},
+        {"model_type", "7", GLM_EFORMAT},
+        {"model_type", NULL, GLM_EFORMAT},
+        {"eos_token_id", "-1", GLM_EFORMAT},
+        {"eos_token_id", "320", GLM_EFORMAT},
+        {"eos_token_id", "[1, 1.5]", GLM_EFORMAT},
+        {"eos_token_id", "[1, [2]]", GLM_EFORMAT},
+        {"eos_token_id", "{}", GLM_EFORMAT},
+        {"eos_token_id", "[1,2,3,4,5,6,7,8,9]", GLM_EFORMAT},
+        {"quantization_config", "7", GLM_EFORMAT},
+        {"quantization_config", "{\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\"}",
+            GLM_ENOTSUP},
+        {"quantization_config", "{\"quant_method\": \"mxfp4\"}", GLM_ENOTSUP},
+        {"quantization_config", "{\"quant_method\": \"bitsandbytes\"}", GLM_ENOTSUP},
+        {"quantization_config",
+            "{\"quant_method\": \"compressed-tensors\", \"format\": \"nvfp4-pack-quantized\"}",
+            GLM_ENOTSUP},
+        {"quantization_config",
+            "{\"quant_method\": \"compressed-tensors\", \"format\": \"mxfp4-pack-quantized\"}",
+            GLM_ENOTSUP},
+        {"quantization_config",
+            "{\"quant_method\": \"compressed-tensors\", \"format\": \"int-quantized\"}",
+            GLM_ENOTSUP},
+        {"quantization_config", "{\"quant_method\": \"fp8\", \"weight_block_size\": [0, 128]}",
+            GLM_EFORMAT},
+        {"quantization_config", "{\"quant_method\": \"fp8\", \"weight_block_size\": [128]}",
+            GLM_EFORMAT},
+        {"quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 0}",
+            GLM_EFORMAT},
+        {"quantization_config", "{\"quant_method\": \"gptq\", \"bits\": -4}", GLM_EFORMAT},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct ckpt *c;
         glm_error err;
         int32_t rc = open_config_with(bad[i].key, bad[i].value, &c, &err);
-        ck_assert_msg(rc == bad[i].status, "%s %s: %d %s", bad[i].key, bad[i].value, rc, err.message);
+        ck_assert_msg(
+            rc == bad[i].status, "%s %s: %d %s", bad[i].key, bad[i].value, rc, err.message);
         ck_assert_str_eq(err.where, "c/config.json");
     }
 }
@@ -563,12 +626,16 @@ START_TEST(accepts_both_spellings_of_rope)
 {
     struct ckpt *c;
     glm_error err;
-    ck_assert_int_eq(open_config_with("rope_parameters",
-        "{\"rope_type\": \"default\", \"rope_theta\": 5e5, \"partial_rotary_factor\": 1.0}", &c, &err), GLM_OK);
+    ck_assert_int_eq(
+        open_config_with("rope_parameters",
+            "{\"rope_type\": \"default\", \"rope_theta\": 5e5, \"partial_rotary_factor\": 1.0}", &c,
+            &err),
+        GLM_OK);
     ck_assert(ckpt_hparams(c)->rope_theta == 5e5);
     ck_assert_uint_eq(ckpt_hparams(c)->n_rot, 16);
     ckpt_close(c);
-    ck_assert_int_eq(open_config_with("rope_parameters", "{\"rope_type\": \"default\"}", &c, &err), GLM_OK);
+    ck_assert_int_eq(
+        open_config_with("rope_parameters", "{\"rope_type\": \"default\"}", &c, &err), GLM_OK);
     ck_assert(ckpt_hparams(c)->rope_theta == 1e6);
     ck_assert_uint_eq(ckpt_hparams(c)->n_rot, 8);
     ckpt_close(c);
@@ -587,11 +654,15 @@ START_TEST(family_configurations)
         uint32_t n_layer, n_expert, n_ctx;
         float scale;
     } family[] = {
-        { "GLM-4.5-Air", 46, 128, 131072, 1.0f }, { "GLM-4.5-Air-Base", 46, 128, 131072, 1.0f },
-        { "GLM-4.5-Air-FP8", 46, 128, 131072, 1.0f }, { "GLM-4.5", 92, 160, 131072, 2.5f },
-        { "GLM-4.5-Base", 92, 160, 131072, 2.5f }, { "GLM-4.5-FP8", 92, 160, 131072, 2.5f },
-        { "GLM-4.6", 92, 160, 202752, 2.5f }, { "GLM-4.7", 92, 160, 202752, 2.5f },
-        { "GLM-4.7-FP8", 92, 160, 202752, 2.5f },
+        {"GLM-4.5-Air", 46, 128, 131072, 1.0f},
+        {"GLM-4.5-Air-Base", 46, 128, 131072, 1.0f},
+        {"GLM-4.5-Air-FP8", 46, 128, 131072, 1.0f},
+        {"GLM-4.5", 92, 160, 131072, 2.5f},
+        {"GLM-4.5-Base", 92, 160, 131072, 2.5f},
+        {"GLM-4.5-FP8", 92, 160, 131072, 2.5f},
+        {"GLM-4.6", 92, 160, 202752, 2.5f},
+        {"GLM-4.7", 92, 160, 202752, 2.5f},
+        {"GLM-4.7-FP8", 92, 160, 202752, 2.5f},
     };
     for (size_t i = 0; i < ARRAY_LEN(family); i++) {
         char name[128];
@@ -603,10 +674,13 @@ START_TEST(family_configurations)
         ck_assert_uint_eq(h->n_layer, family[i].n_layer);
         ck_assert_uint_eq(h->n_expert, family[i].n_expert);
         ck_assert_uint_eq(h->n_ctx_train, family[i].n_ctx);
-        ck_assert(h->routed_scale == family[i].scale && h->rope_theta == 1e6 && h->norm_eps == 1e-5f);
-        ck_assert(h->n_head == 96 && h->n_head_kv == 8 && h->d_head == 128 && h->n_rot == 64 && h->n_nextn == 1);
+        ck_assert(
+            h->routed_scale == family[i].scale && h->rope_theta == 1e6 && h->norm_eps == 1e-5f);
+        ck_assert(h->n_head == 96 && h->n_head_kv == 8 && h->d_head == 128 && h->n_rot == 64 &&
+                  h->n_nextn == 1);
         ck_assert(h->norm_topk && h->qkv_bias && h->qk_norm == (family[i].n_layer == 92));
-        ck_assert(g->n_eos == 3 && g->eos[0] == 151329 && g->eos[1] == 151336 && g->eos[2] == 151338);
+        ck_assert(
+            g->n_eos == 3 && g->eos[0] == 151329 && g->eos[1] == 151336 && g->eos[2] == 151338);
         ckpt_close(c);
     }
     struct ckpt *c;
@@ -625,7 +699,8 @@ START_TEST(vision_models_nest_their_text)
     ck_assert_int_eq(open_config_with("x", NULL, &c, &err), GLM_OK);
     ckpt_close(c);
     struct mf_entry *e = mf_find(&files, "c/config.json");
-    snprintf(text, sizeof(text), "{\"model_type\": \"glm4v_moe\", \"eos_token_id\": 5, \"text_config\": %.*s}", (int)e->size,
+    snprintf(text, sizeof(text),
+        "{\"model_type\": \"glm4v_moe\", \"eos_token_id\": 5, \"text_config\": %.*s}", (int)e->size,
         (const char *)e->bytes);
     mf_text(&files, "c/config.json", text);
     c = must_open("c", GLM_WEIGHTS_NONE);
@@ -637,13 +712,15 @@ END_TEST
 
 START_TEST(hostile_json)
 {
-    static const char *const bad[] = { "", "{", "[]", "null", "{\"a\": 1, \"a\": 2}", "{\"model_type\": \"\xff\"}", "{} x",
-        "{\"model_type\": \"glm4_moe\"}", "{\"text_config\": {}}", "\xef\xbb\xbf{}" };
+    static const char *const bad[] = {"", "{", "[]", "null", "{\"a\": 1, \"a\": 2}",
+        "{\"model_type\": \"\xff\"}", "{} x", "{\"model_type\": \"glm4_moe\"}",
+        "{\"text_config\": {}}", "\xef\xbb\xbf{}"};
     struct ckpt *c;
     glm_error err;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         mf_text(&files, "c/config.json", bad[i]);
-        ck_assert_msg(open_checked(&files, "c", GLM_WEIGHTS_NONE, &mem, &c, &err) < 0, "%s", bad[i]);
+        ck_assert_msg(
+            open_checked(&files, "c", GLM_WEIGHTS_NONE, &mem, &c, &err) < 0, "%s", bad[i]);
     }
     size_t n = 2000000;
     char *deep = malloc(n);
@@ -651,9 +728,11 @@ START_TEST(hostile_json)
         memset(deep, '[', n);
         for (size_t i = 0; kind > 0 && i < n; i += 2)
             deep[i] = kind == 1 ? ',' : '0', deep[i + 1] = kind == 1 ? '0' : ',';
-        deep[0] = '{', deep[1] = '"', deep[2] = 'a', deep[3] = '"', deep[4] = ':', deep[5] = '[', deep[6] = '0';
+        deep[0] = '{', deep[1] = '"', deep[2] = 'a', deep[3] = '"', deep[4] = ':', deep[5] = '[',
+        deep[6] = '0';
         if (kind == 2)
-            deep[7] = ',', deep[8] = '0', deep[n - 2] = ']', deep[n - 1] = '}', deep[n - 3] = '0', deep[n - 4] = ',';
+            deep[7] = ',', deep[8] = '0', deep[n - 2] = ']', deep[n - 1] = '}', deep[n - 3] = '0',
+            deep[n - 4] = ',';
         mf_put(&files, "c/config.json", deep, n);
         mem_init(&mem, NULL);
         ck_assert_int_lt(open_checked(&files, "c", GLM_WEIGHTS_NONE, &mem, &c, &err), 0);
@@ -663,7 +742,7 @@ START_TEST(hostile_json)
 }
 END_TEST
 
-/* ---- the folder's other files ----------------------------------------------------------------------------------- */
+/* ---- the folder's other files -------------------------------------------------------------- */
 
 START_TEST(generation_defaults)
 {
@@ -671,26 +750,32 @@ START_TEST(generation_defaults)
     glm_error err;
     ck_assert_int_eq(open_config_with("x", NULL, &c, &err), GLM_OK);
     const struct generation_defaults *g = ckpt_generation(c);
-    ck_assert(isnan(g->temperature) && isnan(g->top_p) && isnan(g->min_p) && isnan(g->repeat_penalty));
+    ck_assert(
+        isnan(g->temperature) && isnan(g->top_p) && isnan(g->min_p) && isnan(g->repeat_penalty));
     ck_assert(g->top_k == -1 && g->do_sample == -1 && g->n_eos == 2 && g->eos[1] == 2);
     ckpt_close(c);
-    mf_text(&files, "c/generation_config.json", "{\"temperature\": 0.6, \"top_p\": 0.95, \"min_p\": 0, \"top_k\": 40, "
-        "\"repetition_penalty\": 1.1, \"do_sample\": true, \"eos_token_id\": 9, \"pad_token_id\": null}");
+    mf_text(&files, "c/generation_config.json",
+        "{\"temperature\": 0.6, \"top_p\": 0.95, \"min_p\": 0, \"top_k\": 40, "
+        "\"repetition_penalty\": 1.1, \"do_sample\": true, \"eos_token_id\": 9, \"pad_token_id\": "
+        "null}");
     c = must_open("c", GLM_WEIGHTS_NONE);
     g = ckpt_generation(c);
-    ck_assert(g->temperature == 0.6f && g->top_p == 0.95f && g->min_p == 0.0f && g->repeat_penalty == 1.1f);
+    ck_assert(g->temperature == 0.6f && g->top_p == 0.95f && g->min_p == 0.0f &&
+              g->repeat_penalty == 1.1f);
     ck_assert(g->top_k == 40 && g->do_sample == 1 && g->n_eos == 1 && g->eos[0] == 9);
     ckpt_close(c);
     mf_text(&files, "c/generation_config.json", "{\"temperature\": null, \"top_k\": null}");
     c = must_open("c", GLM_WEIGHTS_NONE);
     ck_assert(isnan(ckpt_generation(c)->temperature) && ckpt_generation(c)->n_eos == 2);
     ckpt_close(c);
-    static const char *const bad[] = { "{\"temperature\": -1}", "{\"temperature\": 1e999}", "{\"temperature\": \"1\"}",
-        "{\"top_p\": 1.5}", "{\"top_k\": -3}", "{\"top_k\": 1.5}", "{\"do_sample\": 1}", "{\"eos_token_id\": 4294967296}",
-        "{\"eos_token_id\": \"a\"}", "[", "7" };
+    static const char *const bad[] = {"{\"temperature\": -1}", "{\"temperature\": 1e999}",
+        "{\"temperature\": \"1\"}", "{\"top_p\": 1.5}", "{\"top_k\": -3}", "{\"top_k\": 1.5}",
+        "{\"do_sample\": 1}", "{\"eos_token_id\": 4294967296}", "{\"eos_token_id\": \"a\"}", "[",
+        "7"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         mf_text(&files, "c/generation_config.json", bad[i]);
-        ck_assert_msg(open_checked(&files, "c", GLM_WEIGHTS_NONE, &mem, &c, &err) < 0, "%s", bad[i]);
+        ck_assert_msg(
+            open_checked(&files, "c", GLM_WEIGHTS_NONE, &mem, &c, &err) < 0, "%s", bad[i]);
         ck_assert_str_eq(err.where, "c/generation_config.json");
     }
     mf_load(&files, "configs/GLM-4.5.config.json", "c/config.json");
@@ -742,7 +827,9 @@ START_TEST(tokenizer_and_template)
     c = must_open("c/tokenizer.json", GLM_WEIGHTS_NONE);
     ck_assert_str_eq(ckpt_kind(c), "tokenizer");
     ckpt_close(c);
-    ck_assert_int_eq(open_checked(&files, "c/chat_template.jinja", GLM_WEIGHTS_NONE, &mem, &c, &err), GLM_EFORMAT);
+    ck_assert_int_eq(
+        open_checked(&files, "c/chat_template.jinja", GLM_WEIGHTS_NONE, &mem, &c, &err),
+        GLM_EFORMAT);
     ck_assert_int_eq(open_checked(&files, "nowhere", GLM_WEIGHTS_NONE, &mem, &c, &err), GLM_EIO);
     ck_assert_int_eq(open_checked(&files, "", GLM_WEIGHTS_NONE, &mem, &c, &err), GLM_EINVAL);
 }
@@ -753,7 +840,8 @@ START_TEST(files_that_are_not_folders)
     struct ckpt *c;
     glm_error err;
     load_golden("group-f32", "m");
-    ck_assert_int_eq(open_checked(&files, "m/model.safetensors", GLM_WEIGHTS_MAP, &mem, &c, &err), GLM_EINVAL);
+    ck_assert_int_eq(
+        open_checked(&files, "m/model.safetensors", GLM_WEIGHTS_MAP, &mem, &c, &err), GLM_EINVAL);
     ck_assert_ptr_nonnull(strstr(err.message, "folder"));
     mf_remove(&files, "m/config.json");
     ck_assert_int_eq(open_checked(&files, "m", GLM_WEIGHTS_MAP, &mem, &c, &err), GLM_EIO);
@@ -769,7 +857,7 @@ START_TEST(files_that_are_not_folders)
 }
 END_TEST
 
-/* ---- the index ------------------------------------------------------------------------------------------------------ */
+/* ---- the index ----------------------------------------------------------------------------- */
 
 static int32_t open_index(const char *text, struct ckpt **c, glm_error *err)
 {
@@ -795,20 +883,36 @@ START_TEST(index_says_where)
     maker_add(&s, "left.out", "F32", "[1]", &one, 4);
     maker_end(&s, &files, "c/mtp.safetensors");
     /* both files have the tensor: the map decides */
-    ck_assert_int_eq(open_index("{\"metadata\": {\"total_size\": 8}, \"weight_map\": {\"b\": \"x.safetensors\", "
-        "\"model.norm.weight\": \"mtp.safetensors\"}}", &c, &err), GLM_OK);
+    ck_assert_int_eq(
+        open_index("{\"metadata\": {\"total_size\": 8}, \"weight_map\": {\"b\": \"x.safetensors\", "
+                   "\"model.norm.weight\": \"mtp.safetensors\"}}",
+            &c, &err),
+        GLM_OK);
     ck_assert_uint_eq(ckpt_n_tensor(c), 2);
     ck_assert_int_eq(ckpt_weight(c, ROLE_NORM, 0, 0, 1, 1, false, &w, &err), GLM_OK);
     ck_assert(view_at(&w, 0, 0) == 2);
-    ck_assert_uint_eq(ckpt_hparams(c)->n_nextn, 0); /* the configuration has one, the files do not */
+    ck_assert_uint_eq(
+        ckpt_hparams(c)->n_nextn, 0); /* the configuration has one, the files do not */
     ckpt_close(c);
     static const char *const bad[] = {
-        "", "[]", "{}", "{\"weight_map\": {}}", "{\"weight_map\": []}", "{\"weight_map\": 3}",
-        "{\"weight_map\": {\"b\": 3}}", "{\"weight_map\": {\"b\": {}}}", "{\"weight_map\": {\"b\": null}}",
-        "{\"weight_map\": {\"b\": \"\"}}", "{\"weight_map\": {\"b\": \"../x.safetensors\"}}",
-        "{\"weight_map\": {\"b\": \"/x.safetensors\"}}", "{\"weight_map\": {\"b\": \"a/x.safetensors\"}}",
-        "{\"weight_map\": {\"b\": \"..\"}}", "{\"weight_map\": {\"b\": \"a\\\\x\"}}", "{\"weight_map\": {\"b\": \"a\\u0000\"}}",
-        "{\"weight_map\": {\"b\": \"C:x\"}}", "{\"weight_map\": {\"\": \"x.safetensors\"}}",
+        "",
+        "[]",
+        "{}",
+        "{\"weight_map\": {}}",
+        "{\"weight_map\": []}",
+        "{\"weight_map\": 3}",
+        "{\"weight_map\": {\"b\": 3}}",
+        "{\"weight_map\": {\"b\": {}}}",
+        "{\"weight_map\": {\"b\": null}}",
+        "{\"weight_map\": {\"b\": \"\"}}",
+        "{\"weight_map\": {\"b\": \"../x.safetensors\"}}",
+        "{\"weight_map\": {\"b\": \"/x.safetensors\"}}",
+        "{\"weight_map\": {\"b\": \"a/x.safetensors\"}}",
+        "{\"weight_map\": {\"b\": \"..\"}}",
+        "{\"weight_map\": {\"b\": \"a\\\\x\"}}",
+        "{\"weight_map\": {\"b\": \"a\\u0000\"}}",
+        "{\"weight_map\": {\"b\": \"C:x\"}}",
+        "{\"weight_map\": {\"\": \"x.safetensors\"}}",
         "{\"weight_map\": {\"b\": \"gone.safetensors\"}}",
         "{\"weight_map\": {\"b\": \"x.safetensors\", \"b\": \"x.safetensors\"}}",
         "{\"weight_map\": {\"b\": \"x.safetensors\"}, \"weight_map\": {\"b\": \"x.safetensors\"}}",
@@ -820,8 +924,10 @@ START_TEST(index_says_where)
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         ck_assert_msg(open_index(bad[i], &c, &err) < 0, "%s", bad[i]);
-    ck_assert_int_eq(open_index("{\"weight_map\": {\"model.norm.weight\": \"x.safetensors\", \"none\": \"x.safetensors\"}}", &c,
-        &err), GLM_EFORMAT);
+    ck_assert_int_eq(open_index("{\"weight_map\": {\"model.norm.weight\": \"x.safetensors\", "
+                                "\"none\": \"x.safetensors\"}}",
+                         &c, &err),
+        GLM_EFORMAT);
     ck_assert_ptr_nonnull(strstr(err.message, "none"));
     mf_remove(&files, "c/model.safetensors.index.json");
     ck_assert_int_eq(open_checked(&files, "c", GLM_WEIGHTS_MAP, &mem, &c, &err), GLM_EIO);
@@ -843,7 +949,8 @@ START_TEST(tied_head_and_prefix)
     ckpt_close(c);
     maker_begin(&s);
     maker_add(&s, "model.language_model.norm.weight", "F16", "[64]", NULL, 128);
-    maker_add(&s, "model.language_model.embed_tokens.weight", "BF16", "[320,32]", embed, sizeof(embed));
+    maker_add(
+        &s, "model.language_model.embed_tokens.weight", "BF16", "[320,32]", embed, sizeof(embed));
     maker_end(&s, &files, "c/model.safetensors");
     c = must_open("c", GLM_WEIGHTS_MAP);
     ck_assert_int_eq(ckpt_weight(c, ROLE_HEAD, 0, 0, 320, 32, false, &w, &err), GLM_OK);
@@ -852,14 +959,15 @@ START_TEST(tied_head_and_prefix)
     ck_assert_str_eq(name, "model.language_model.embed_tokens.weight");
     ck_assert_int_eq(ckpt_weight(c, ROLE_UP, 3, 0, 8, 8, false, &w, &err), GLM_EFORMAT);
     ck_assert_str_eq(err.where, "model.language_model.layers.3.mlp.up_proj.weight");
-    ck_assert_int_eq(ckpt_weight(c, ROLE_EXP_UP, 4294967295u, 4294967295u, 8, 8, false, &w, &err), GLM_EFORMAT);
+    ck_assert_int_eq(
+        ckpt_weight(c, ROLE_EXP_UP, 4294967295u, 4294967295u, 8, 8, false, &w, &err), GLM_EFORMAT);
     ck_assert_int_eq(ckpt_weight(c, ROLE_UP, 3, 0, 8, 8, true, &w, &err), GLM_OK);
     ck_assert_uint_eq(w.format, W_NONE);
     ckpt_close(c);
 }
 END_TEST
 
-/* ---- packed formats by hand --------------------------------------------------------------------------------------------- */
+/* ---- packed formats by hand ---------------------------------------------------------------- */
 
 struct part {
     const char *suffix, *dtype, *shape;
@@ -868,8 +976,8 @@ struct part {
 };
 
 /* A checkpoint whose only matrix is layer 0's o_proj, of these parts; then that matrix. */
-static int32_t open_parts(const char *quant, const struct part *parts, size_t n, uint32_t n_out, uint32_t n_in,
-    struct ckpt **c, struct weight *w, glm_error *err)
+static int32_t open_parts(const char *quant, const struct part *parts, size_t n, uint32_t n_out,
+    uint32_t n_in, struct ckpt **c, struct weight *w, glm_error *err)
 {
     static struct st_maker s;
     *c = NULL;
@@ -889,17 +997,20 @@ static int32_t open_parts(const char *quant, const struct part *parts, size_t n,
     return ckpt_weight(*c, ROLE_O, 0, 0, n_out, n_in, false, w, err);
 }
 
-#define CT "{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\", \"config_groups\": {\"group_0\": " \
+#define CT                                                                                         \
+    "{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\", "                  \
+    "\"config_groups\": {\"group_0\": "                                                            \
     "{\"weights\": {\"num_bits\": 4, \"type\": \"int\", \"group_size\": 8}}}}"
 
-/* 8 x 16, groups of 8: u = (o + i) mod 16; scale of (o, g) = o + 1 + g / 2; zero of (o, g) = (o + g) mod 16. */
+/* 8 x 16, groups of 8: u = (o + i) mod 16; scale of (o, g) = o + 1 + g / 2; zero of (o, g) = (o +
+ * g) mod 16. */
 START_TEST(int4_layouts_by_hand)
 {
-    static const uint32_t order[8] = { 0, 2, 4, 6, 1, 3, 5, 7 };
-    uint32_t packed[8][2] = { { 0 } }, awq[16][1] = { { 0 } }, gptq[2][8] = { { 0 } };
-    uint32_t packed_zero[1][2] = { { 0 } }, awq_zero[2][1] = { { 0 } }, gptq_zero[2][1] = { { 0 } };
+    static const uint32_t order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+    uint32_t packed[8][2] = {{0}}, awq[16][1] = {{0}}, gptq[2][8] = {{0}};
+    uint32_t packed_zero[1][2] = {{0}}, awq_zero[2][1] = {{0}}, gptq_zero[2][1] = {{0}};
     float by_row[8][2], by_group[2][8];
-    int64_t shape[2] = { 8, 16 };
+    int64_t shape[2] = {8, 16};
     int32_t g_idx[16];
     for (uint32_t o = 0; o < 8; o++) {
         for (uint32_t i = 0; i < 16; i++) {
@@ -921,31 +1032,41 @@ START_TEST(int4_layouts_by_hand)
                     awq_zero[g][0] |= zero << 4 * k;
         }
     }
-    const struct part ct[] = { { "weight_packed", "I32", "[8,2]", packed, 64 }, { "weight_scale", "F32", "[8,2]", by_row, 64 },
-        { "weight_shape", "I64", "[2]", shape, 16 }, { "weight_zero_point", "I32", "[1,2]", packed_zero, 8 },
-        { "weight_g_idx", "I32", "[16]", g_idx, 64 } };
-    const struct part aw[] = { { "qweight", "I32", "[16,1]", awq, 64 }, { "qzeros", "I32", "[2,1]", awq_zero, 8 },
-        { "scales", "F32", "[2,8]", by_group, 64 } };
-    const struct part gp[] = { { "qweight", "I32", "[2,8]", gptq, 64 }, { "qzeros", "I32", "[2,1]", gptq_zero, 8 },
-        { "scales", "F32", "[2,8]", by_group, 64 }, { "g_idx", "I32", "[16]", g_idx, 64 } };
+    const struct part ct[] = {{"weight_packed", "I32", "[8,2]", packed, 64},
+        {"weight_scale", "F32", "[8,2]", by_row, 64}, {"weight_shape", "I64", "[2]", shape, 16},
+        {"weight_zero_point", "I32", "[1,2]", packed_zero, 8},
+        {"weight_g_idx", "I32", "[16]", g_idx, 64}};
+    const struct part aw[] = {{"qweight", "I32", "[16,1]", awq, 64},
+        {"qzeros", "I32", "[2,1]", awq_zero, 8}, {"scales", "F32", "[2,8]", by_group, 64}};
+    const struct part gp[] = {{"qweight", "I32", "[2,8]", gptq, 64},
+        {"qzeros", "I32", "[2,1]", gptq_zero, 8}, {"scales", "F32", "[2,8]", by_group, 64},
+        {"g_idx", "I32", "[16]", g_idx, 64}};
     for (int kind = 0; kind < 6; kind++) {
         struct ckpt *c;
         struct weight w;
         glm_error err;
         bool symmetric = kind == 0, ordered = kind == 2 || kind == 5;
-        int32_t rc = kind < 3 ? open_parts(CT, ct, kind == 0 ? 3 : kind == 1 ? 4 : 5, 8, 16, &c, &w, &err)
-            : kind == 3 ? open_parts("{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 8}", aw, 3, 8, 16, &c, &w, &err)
-            : open_parts("{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 8}", gp, kind == 4 ? 3 : 4, 8, 16, &c, &w,
-                &err);
+        int32_t rc =
+            kind < 3    ? open_parts(CT, ct,
+                           kind == 0   ? 3
+                              : kind == 1 ? 4
+                                          : 5,
+                              8, 16, &c, &w, &err)
+            : kind == 3 ? open_parts("{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 8}",
+                              aw, 3, 8, 16, &c, &w, &err)
+                        : open_parts("{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 8}",
+                              gp, kind == 4 ? 3 : 4, 8, 16, &c, &w, &err);
         ck_assert_msg(rc == GLM_OK, "%d: %s: %s", kind, err.where, err.message);
         ck_assert((w.zero == NULL) == symmetric);
         ck_assert((w.group != NULL) == ordered);
         for (uint32_t o = 0; o < 8; o++)
             for (uint32_t i = 0; i < 16; i++) {
                 uint32_t g = ordered ? i % 2 : i / 8;
-                int u = (int)((o + i) % 16), zero = symmetric ? 8 : (int)((o + g) % 16) + (kind >= 4);
+                int u = (int)((o + i) % 16),
+                    zero = symmetric ? 8 : (int)((o + g) % 16) + (kind >= 4);
                 float want = (float)(u - zero) * ((float)(o + 1) + 0.5f * (float)g);
-                ck_assert_msg(view_at(&w, o, i) == want, "%d [%u, %u]: %f, not %f", kind, o, i, view_at(&w, o, i), want);
+                ck_assert_msg(view_at(&w, o, i) == want, "%d [%u, %u]: %f, not %f", kind, o, i,
+                    view_at(&w, o, i), want);
             }
         ckpt_close(c);
     }
@@ -958,28 +1079,35 @@ START_TEST(fp8_scales_by_shape)
     uint8_t data[3 * 200];
     for (size_t i = 0; i < sizeof(data); i++)
         data[i] = (uint8_t)(0x38 + i % 8); /* 1, 1.125, .. 1.875 */
-    const float block[2][2] = { { 1, 2 }, { 4, 8 } }, row[3] = { 1, 3, 5 }, one = 7;
-    const uint16_t row_bf16[3] = { 0x3f80, 0x4040, 0x40a0 }, row_f16[3] = { 0x3c00, 0x4200, 0x4500 };
+    const float block[2][2] = {{1, 2}, {4, 8}}, row[3] = {1, 3, 5}, one = 7;
+    const uint16_t row_bf16[3] = {0x3f80, 0x4040, 0x40a0}, row_f16[3] = {0x3c00, 0x4200, 0x4500};
     const struct {
         struct part scale;
         int kind;
     } forms[] = {
-        { { "weight_scale_inv", "F32", "[2,2]", block, 16 }, 0 }, { { "weight_scale", "F32", "[2,2]", block, 16 }, 0 },
-        { { "weight_scale", "F32", "[3,1]", row, 12 }, 1 }, { { "weight_scale_inv", "F32", "[3]", row, 12 }, 1 },
-        { { "weight_scale", "BF16", "[3,1]", row_bf16, 6 }, 1 }, { { "weight_scale", "F16", "[3]", row_f16, 6 }, 1 },
-        { { "weight_scale", "F32", "[]", &one, 4 }, 2 }, { { "weight_scale", "F32", "[1]", &one, 4 }, 2 },
+        {{"weight_scale_inv", "F32", "[2,2]", block, 16}, 0},
+        {{"weight_scale", "F32", "[2,2]", block, 16}, 0},
+        {{"weight_scale", "F32", "[3,1]", row, 12}, 1},
+        {{"weight_scale_inv", "F32", "[3]", row, 12}, 1},
+        {{"weight_scale", "BF16", "[3,1]", row_bf16, 6}, 1},
+        {{"weight_scale", "F16", "[3]", row_f16, 6}, 1},
+        {{"weight_scale", "F32", "[]", &one, 4}, 2},
+        {{"weight_scale", "F32", "[1]", &one, 4}, 2},
     };
     static const char quant[] = "{\"quant_method\": \"fp8\", \"weight_block_size\": [2, 128]}";
     struct ckpt *c;
     struct weight w;
     glm_error err;
     for (size_t f = 0; f < ARRAY_LEN(forms); f++) {
-        const struct part parts[] = { { "weight", "F8_E4M3", "[3,200]", data, sizeof(data) }, forms[f].scale };
+        const struct part parts[] = {
+            {"weight", "F8_E4M3", "[3,200]", data, sizeof(data)}, forms[f].scale};
         ck_assert_int_eq(open_parts(quant, parts, 2, 3, 200, &c, &w, &err), GLM_OK);
         ck_assert_uint_eq(w.format, W_F8);
         for (uint32_t o = 0; o < 3; o++)
             for (uint32_t i = 0; i < 200; i++) {
-                float s = forms[f].kind == 0 ? block[o / 2][i / 128] : forms[f].kind == 1 ? row[o] : one;
+                float s = forms[f].kind == 0   ? block[o / 2][i / 128]
+                          : forms[f].kind == 1 ? row[o]
+                                               : one;
                 ck_assert(view_at(&w, o, i) == (1.0f + (float)((o * 200 + i) % 8) / 8) * s);
             }
         ckpt_close(c);
@@ -988,17 +1116,18 @@ START_TEST(fp8_scales_by_shape)
         struct part scale;
         int32_t status;
     } bad[] = {
-        { { "weight_scale", "F32", "[2,3]", NULL, 24 }, GLM_EFORMAT },
-        { { "weight_scale", "F32", "[1,2]", NULL, 8 }, GLM_EFORMAT },
-        { { "weight_scale", "F32", "[3,2]", NULL, 24 }, GLM_EFORMAT },
-        { { "weight_scale", "F32", "[2,2,1]", NULL, 16 }, GLM_EFORMAT },
-        { { "weight_scale", "F32", "[0]", NULL, 0 }, GLM_EFORMAT },
-        { { "weight_scale", "F8_E8M0", "[3,1]", NULL, 3 }, GLM_ENOTSUP },
-        { { "weight_scale", "F64", "[3,1]", NULL, 24 }, GLM_ENOTSUP },
-        { { "input_scale", "F32", "[1]", NULL, 4 }, GLM_EFORMAT },
+        {{"weight_scale", "F32", "[2,3]", NULL, 24}, GLM_EFORMAT},
+        {{"weight_scale", "F32", "[1,2]", NULL, 8}, GLM_EFORMAT},
+        {{"weight_scale", "F32", "[3,2]", NULL, 24}, GLM_EFORMAT},
+        {{"weight_scale", "F32", "[2,2,1]", NULL, 16}, GLM_EFORMAT},
+        {{"weight_scale", "F32", "[0]", NULL, 0}, GLM_EFORMAT},
+        {{"weight_scale", "F8_E8M0", "[3,1]", NULL, 3}, GLM_ENOTSUP},
+        {{"weight_scale", "F64", "[3,1]", NULL, 24}, GLM_ENOTSUP},
+        {{"input_scale", "F32", "[1]", NULL, 4}, GLM_EFORMAT},
     };
     for (size_t f = 0; f < ARRAY_LEN(bad); f++) {
-        const struct part parts[] = { { "weight", "F8_E4M3", "[3,200]", data, sizeof(data) }, bad[f].scale };
+        const struct part parts[] = {
+            {"weight", "F8_E4M3", "[3,200]", data, sizeof(data)}, bad[f].scale};
         int32_t rc = open_parts(quant, parts, 2, 3, 200, &c, &w, &err);
         ck_assert_msg(rc == bad[f].status, "%s %s: %d", bad[f].scale.dtype, bad[f].scale.shape, rc);
         ck_assert_ptr_nonnull(strstr(err.where, "o_proj.weight_scale"));
@@ -1009,69 +1138,87 @@ END_TEST
 
 START_TEST(refuses_bad_packing)
 {
-    static const int32_t high[16] = { 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 2 };
-    static const int32_t negative[16] = { 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, -2 };
-    static const int64_t shape[2] = { 16, 8 };
+    static const int32_t high[16] = {0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 2};
+    static const int32_t negative[16] = {0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, -2};
+    static const int64_t shape[2] = {16, 8};
     static const char awq[] = "{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 8}";
     static const char gptq[] = "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 8}";
-#define PACKED { "weight_packed", "I32", "[8,2]", NULL, 64 }
-#define SCALE { "weight_scale", "BF16", "[8,2]", NULL, 32 }
-#define GPTQ { "qweight", "I32", "[2,8]", NULL, 64 }, { "qzeros", "I32", "[2,1]", NULL, 8 }
-#define SCALES { "scales", "F16", "[2,8]", NULL, 32 }
+#define PACKED                                                                                     \
+    {                                                                                              \
+        "weight_packed", "I32", "[8,2]", NULL, 64                                                  \
+    }
+#define SCALE                                                                                      \
+    {                                                                                              \
+        "weight_scale", "BF16", "[8,2]", NULL, 32                                                  \
+    }
+#define GPTQ                                                                                       \
+    {"qweight", "I32", "[2,8]", NULL, 64},                                                         \
+    {                                                                                              \
+        "qzeros", "I32", "[2,1]", NULL, 8                                                          \
+    }
+#define SCALES                                                                                     \
+    {                                                                                              \
+        "scales", "F16", "[2,8]", NULL, 32                                                         \
+    }
     static const struct {
         const char *quant;
         int32_t status;
         struct part parts[4];
     } bad[] = {
-        { CT, GLM_EFORMAT, { PACKED } },
-        { CT, GLM_EFORMAT, { { "weight_packed", "I32", "[8,4]", NULL, 128 }, SCALE } },
-        { CT, GLM_EFORMAT, { { "weight_packed", "I32", "[2,8]", NULL, 64 }, SCALE } },
-        { CT, GLM_EFORMAT, { { "weight_packed", "I32", "[8,2,1]", NULL, 64 }, SCALE } },
-        { CT, GLM_EFORMAT, { { "weight_packed", "I32", "[16]", NULL, 64 }, SCALE } },
-        { CT, GLM_ENOTSUP, { { "weight_packed", "U8", "[8,8]", NULL, 64 }, SCALE } },
-        { CT, GLM_EFORMAT, { PACKED, { "weight_scale", "BF16", "[2,8]", NULL, 32 } } },
-        { CT, GLM_EFORMAT, { PACKED, { "weight_scale", "BF16", "[8,0]", NULL, 0 } } },
-        { CT, GLM_EFORMAT, { PACKED, { "weight_scale", "BF16", "[8,17]", NULL, 272 } } },
-        { CT, GLM_ENOTSUP, { PACKED, { "weight_scale", "BF16", "[8,3]", NULL, 48 } } },
-        { CT, GLM_ENOTSUP, { PACKED, { "weight_scale", "BF16", "[8,4]", NULL, 64 } } },
-        { CT, GLM_ENOTSUP, { PACKED, { "weight_scale", "F8_E4M3", "[8,2]", NULL, 16 } } },
-        { CT, GLM_EFORMAT, { PACKED, SCALE, { "weight_shape", "I64", "[2]", shape, 16 } } },
-        { CT, GLM_ENOTSUP, { PACKED, SCALE, { "weight_shape", "F32", "[2]", shape, 8 } } },
-        { CT, GLM_EFORMAT, { PACKED, SCALE, { "weight_zero_point", "I32", "[8,2]", NULL, 64 } } },
-        { CT, GLM_ENOTSUP, { PACKED, SCALE, { "weight_zero_point", "I8", "[8,2]", NULL, 16 } } },
-        { CT, GLM_EFORMAT, { PACKED, SCALE, { "weight_g_idx", "I32", "[16]", high, 64 } } },
-        { CT, GLM_EFORMAT, { PACKED, SCALE, { "weight_g_idx", "I32", "[16]", negative, 64 } } },
-        { CT, GLM_EFORMAT, { PACKED, SCALE, { "weight_g_idx", "I32", "[8]", high, 32 } } },
-        { CT, GLM_ENOTSUP, { PACKED, SCALE, { "weight_g_idx", "I64", "[16]", NULL, 128 } } },
-        { gptq, GLM_EFORMAT, { { "qweight", "I32", "[2,8]", NULL, 64 } } },
-        { gptq, GLM_EFORMAT, { { "qweight", "I32", "[2,8]", NULL, 64 }, SCALES } },
-        { gptq, GLM_EFORMAT, { GPTQ } },
-        { gptq, GLM_EFORMAT, { GPTQ, { "scales", "F16", "[2,16]", NULL, 64 } } },
-        { gptq, GLM_EFORMAT, { GPTQ, { "scales", "F16", "[1,8]", NULL, 16 } } },
-        { gptq, GLM_ENOTSUP, { GPTQ, { "scales", "I32", "[2,8]", NULL, 64 } } },
-        { gptq, GLM_EFORMAT, { GPTQ, SCALES, { "g_idx", "I32", "[16]", high, 64 } } },
-        { gptq, GLM_EFORMAT, { GPTQ, SCALES, { "g_idx", "I32", "[16]", negative, 64 } } },
-        { awq, GLM_EFORMAT, { { "qweight", "I32", "[8,2]", NULL, 64 }, SCALES } },
-        { awq, GLM_ENOTSUP, { { "qweight", "F32", "[16,1]", NULL, 64 }, { "qzeros", "I32", "[2,1]", NULL, 8 }, SCALES } },
-        { "{\"quant_method\": \"gptq\", \"bits\": 4, \"checkpoint_format\": \"gptq_v2\"}", GLM_ENOTSUP, { GPTQ, SCALES } },
-        { "{\"quant_method\": \"awq\", \"bits\": 4, \"version\": \"gemv\"}", GLM_ENOTSUP, { GPTQ, SCALES } },
-        { "{\"quant_method\": \"gptq\", \"bits\": 8}", GLM_ENOTSUP, { GPTQ, SCALES } },
-        { "null", GLM_ENOTSUP, { { "weight", "U8", "[8,8]", NULL, 64 }, { "weight_scale", "F8_E4M3", "[8,1]", NULL, 8 } } },
-        { "null", GLM_ENOTSUP, { { "weight", "F8_E5M2", "[8,16]", NULL, 128 } } },
-        { "null", GLM_EFORMAT, { { "weight", "BF16", "[16,8]", NULL, 256 } } },
-        { "null", GLM_EFORMAT, { { "weight", "BF16", "[128]", NULL, 256 } } },
-        { "null", GLM_EFORMAT, { { "weight", "BF16", "[1,8,16]", NULL, 256 } } },
+        {CT, GLM_EFORMAT, {PACKED}},
+        {CT, GLM_EFORMAT, {{"weight_packed", "I32", "[8,4]", NULL, 128}, SCALE}},
+        {CT, GLM_EFORMAT, {{"weight_packed", "I32", "[2,8]", NULL, 64}, SCALE}},
+        {CT, GLM_EFORMAT, {{"weight_packed", "I32", "[8,2,1]", NULL, 64}, SCALE}},
+        {CT, GLM_EFORMAT, {{"weight_packed", "I32", "[16]", NULL, 64}, SCALE}},
+        {CT, GLM_ENOTSUP, {{"weight_packed", "U8", "[8,8]", NULL, 64}, SCALE}},
+        {CT, GLM_EFORMAT, {PACKED, {"weight_scale", "BF16", "[2,8]", NULL, 32}}},
+        {CT, GLM_EFORMAT, {PACKED, {"weight_scale", "BF16", "[8,0]", NULL, 0}}},
+        {CT, GLM_EFORMAT, {PACKED, {"weight_scale", "BF16", "[8,17]", NULL, 272}}},
+        {CT, GLM_ENOTSUP, {PACKED, {"weight_scale", "BF16", "[8,3]", NULL, 48}}},
+        {CT, GLM_ENOTSUP, {PACKED, {"weight_scale", "BF16", "[8,4]", NULL, 64}}},
+        {CT, GLM_ENOTSUP, {PACKED, {"weight_scale", "F8_E4M3", "[8,2]", NULL, 16}}},
+        {CT, GLM_EFORMAT, {PACKED, SCALE, {"weight_shape", "I64", "[2]", shape, 16}}},
+        {CT, GLM_ENOTSUP, {PACKED, SCALE, {"weight_shape", "F32", "[2]", shape, 8}}},
+        {CT, GLM_EFORMAT, {PACKED, SCALE, {"weight_zero_point", "I32", "[8,2]", NULL, 64}}},
+        {CT, GLM_ENOTSUP, {PACKED, SCALE, {"weight_zero_point", "I8", "[8,2]", NULL, 16}}},
+        {CT, GLM_EFORMAT, {PACKED, SCALE, {"weight_g_idx", "I32", "[16]", high, 64}}},
+        {CT, GLM_EFORMAT, {PACKED, SCALE, {"weight_g_idx", "I32", "[16]", negative, 64}}},
+        {CT, GLM_EFORMAT, {PACKED, SCALE, {"weight_g_idx", "I32", "[8]", high, 32}}},
+        {CT, GLM_ENOTSUP, {PACKED, SCALE, {"weight_g_idx", "I64", "[16]", NULL, 128}}},
+        {gptq, GLM_EFORMAT, {{"qweight", "I32", "[2,8]", NULL, 64}}},
+        {gptq, GLM_EFORMAT, {{"qweight", "I32", "[2,8]", NULL, 64}, SCALES}},
+        {gptq, GLM_EFORMAT, {GPTQ}},
+        {gptq, GLM_EFORMAT, {GPTQ, {"scales", "F16", "[2,16]", NULL, 64}}},
+        {gptq, GLM_EFORMAT, {GPTQ, {"scales", "F16", "[1,8]", NULL, 16}}},
+        {gptq, GLM_ENOTSUP, {GPTQ, {"scales", "I32", "[2,8]", NULL, 64}}},
+        {gptq, GLM_EFORMAT, {GPTQ, SCALES, {"g_idx", "I32", "[16]", high, 64}}},
+        {gptq, GLM_EFORMAT, {GPTQ, SCALES, {"g_idx", "I32", "[16]", negative, 64}}},
+        {awq, GLM_EFORMAT, {{"qweight", "I32", "[8,2]", NULL, 64}, SCALES}},
+        {awq, GLM_ENOTSUP,
+            {{"qweight", "F32", "[16,1]", NULL, 64}, {"qzeros", "I32", "[2,1]", NULL, 8}, SCALES}},
+        {"{\"quant_method\": \"gptq\", \"bits\": 4, \"checkpoint_format\": \"gptq_v2\"}",
+            GLM_ENOTSUP, {GPTQ, SCALES}},
+        {"{\"quant_method\": \"awq\", \"bits\": 4, \"version\": \"gemv\"}", GLM_ENOTSUP,
+            {GPTQ, SCALES}},
+        {"{\"quant_method\": \"gptq\", \"bits\": 8}", GLM_ENOTSUP, {GPTQ, SCALES}},
+        {"null", GLM_ENOTSUP,
+            {{"weight", "U8", "[8,8]", NULL, 64}, {"weight_scale", "F8_E4M3", "[8,1]", NULL, 8}}},
+        {"null", GLM_ENOTSUP, {{"weight", "F8_E5M2", "[8,16]", NULL, 128}}},
+        {"null", GLM_EFORMAT, {{"weight", "BF16", "[16,8]", NULL, 256}}},
+        {"null", GLM_EFORMAT, {{"weight", "BF16", "[128]", NULL, 256}}},
+        {"null", GLM_EFORMAT, {{"weight", "BF16", "[1,8,16]", NULL, 256}}},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct ckpt *c;
-        struct weight w = { .format = 99 };
+        struct weight w = {.format = 99};
         glm_error err;
         size_t n = 0;
         while (n < 4 && bad[i].parts[n].suffix != NULL)
             n++;
         int32_t rc = open_parts(bad[i].quant, bad[i].parts, n, 8, 16, &c, &w, &err);
         ck_assert_msg(rc == bad[i].status, "%zu: %d %s: %s", i, rc, err.where, err.message);
-        ck_assert_msg(strstr(err.where, "o_proj.") != NULL && err.message[0] != 0, "%zu: %s", i, err.where);
+        ck_assert_msg(
+            strstr(err.where, "o_proj.") != NULL && err.message[0] != 0, "%zu: %s", i, err.where);
         ck_assert_uint_eq(w.format, 99); /* untouched */
         ckpt_close(c);
     }
@@ -1097,7 +1244,9 @@ START_TEST(fused_experts_have_their_shape)
     c = must_open("c", GLM_WEIGHTS_MAP);
     for (uint32_t e = 0; e < 12; e++)
         for (int up = 0; up < 2; up++) {
-            ck_assert_int_eq(ckpt_weight(c, up ? ROLE_EXP_UP : ROLE_EXP_GATE, 1, e, 2, 3, false, &w, &err), GLM_OK);
+            ck_assert_int_eq(
+                ckpt_weight(c, up ? ROLE_EXP_UP : ROLE_EXP_GATE, 1, e, 2, 3, false, &w, &err),
+                GLM_OK);
             ck_assert(view_at(&w, 1, 2) == (float)((e * 4 + (uint32_t)up * 2 + 1) * 3 + 2));
         }
     ck_assert_int_eq(ckpt_weight(c, ROLE_EXP_UP, 1, 12, 2, 3, false, &w, &err), GLM_EINVAL);

@@ -1,13 +1,17 @@
-/* test_safetensors.c: the container's header under every kind of damage: truncation at each byte, boundary values in each
- * number, overlaps, holes, doubled names, depth bombs. What is refused must say where, and cost little memory.
+/* test_safetensors.c: the container's header under every kind of damage: truncation at each byte,
+ * boundary values in each number, overlaps, holes, doubled names, depth bombs. What is refused must
+ * say where, and cost little memory.
  */
-#include "unit/io_files.h"
+#include "io_files.h"
 
 static const char config[] =
-    "{\"model_type\":\"glm4_moe\",\"hidden_size\":4,\"num_hidden_layers\":1,\"first_k_dense_replace\":0,"
+    "{\"model_type\":\"glm4_moe\",\"hidden_size\":4,\"num_hidden_layers\":1,\"first_k_dense_"
+    "replace\":0,"
     "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"head_dim\":4,\"intermediate_size\":4,"
-    "\"moe_intermediate_size\":4,\"n_routed_experts\":2,\"num_experts_per_tok\":1,\"n_shared_experts\":1,"
-    "\"vocab_size\":8,\"max_position_embeddings\":64,\"rms_norm_eps\":1e-5,\"routed_scaling_factor\":1.0,"
+    "\"moe_intermediate_size\":4,\"n_routed_experts\":2,\"num_experts_per_tok\":1,\"n_shared_"
+    "experts\":1,"
+    "\"vocab_size\":8,\"max_position_embeddings\":64,\"rms_norm_eps\":1e-5,\"routed_scaling_"
+    "factor\":1.0,"
     "\"rope_theta\":10000}";
 
 #define NORM "\"model.norm.weight\":{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[0,8]}"
@@ -79,8 +83,11 @@ END_TEST
 START_TEST(order_and_padding_are_free)
 {
     glm_error err;
-    ck_assert_int_eq(open_text("{\"c\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[9,12]}," NORM
-        ",\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"shape\":[1],\"data_offsets\":[8,9],\"dtype\":\"I8\"}}     ", 12, &err),
+    ck_assert_int_eq(
+        open_text("{\"c\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[9,12]}," NORM
+                  ",\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"shape\":[1],\"data_offsets\":[8,"
+                  "9],\"dtype\":\"I8\"}}     ",
+            12, &err),
         GLM_OK);
 }
 END_TEST
@@ -92,64 +99,87 @@ START_TEST(refuses_bad_headers)
         size_t n_data;
         const char *says;
     } bad[] = {
-        { "", 8, "bytes" },
-        { " {" NORM "}", 8, "begin" },
-        { "\xef\xbb\xbf{" NORM "}", 8, "begin" },
-        { "[1]", 8, "begin" },
-        { "{" NORM, 8, "" },
-        { "{" NORM "}}", 8, "" },
-        { "{" NORM "}x", 8, "" },
-        { "{" NORM ",}", 8, "" },
-        { "{" NORM "," NORM "}", 16, "" },
-        { "{" NORM "," NORM "}", 8, "" },
-        { "{" NORM ",\"model.norm\\u002eweight\":{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[8,16]}}", 16,
-            "twice" },
-        { "{" NORM "}", 9, "rest" },
-        { "{" NORM "}", 7, "cut short" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[9,11]}}", 11, "hole" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[7,9]}}", 10, "overlap" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[10,8]}}", 10, "begin" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[8,10]}}", 10, "needs 3" },
-        { "{" NORM ",\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[8,10]}}", 10, "needs" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8]}}", 10, "begin" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10,10]}}", 10, "offsets" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8.0,10]}}", 10, "offsets" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,1e1]}}", 10, "offsets" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[-8,10]}}", 10, "offsets" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,1e999]}}", 10, "offsets" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,\"10\"]}}", 10, "offsets" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,18446744073709551617]}}", 10, "offsets" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":8}}", 10, "offsets" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[-2],\"data_offsets\":[8,10]}}", 10, "shape" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2.0],\"data_offsets\":[8,10]}}", 10, "shape" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[null],\"data_offsets\":[8,10]}}", 10, "shape" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[[2]],\"data_offsets\":[8,10]}}", 10, "shape" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":2,\"data_offsets\":[8,10]}}", 10, "shape" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2,1,1,1,1,1,1,1,1],\"data_offsets\":[8,10]}}", 10, "shape" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296,2],\"data_offsets\":[8,10]}}", 10, "overflow" },
-        { "{" NORM ",\"a\":{\"dtype\":8,\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "dtype" },
-        { "{" NORM ",\"a\":{\"dtype\":null,\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "dtype" },
-        { "{" NORM ",\"a\":{\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "lacks" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"data_offsets\":[8,10]}}", 10, "lacks" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2]}}", 10, "lacks" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "twice" },
-        { "{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10],\"x\":1}}", 10, "besides" },
-        { "{" NORM ",\"a\":[]}", 8, "object" },
-        { "{" NORM ",\"a\":null}", 8, "object" },
-        { "{" NORM ",\"\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "name" },
-        { "{" NORM ",\"a\\u0000b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "name" },
-        { "{" NORM ",\"\xff\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "" },
-        { "{" NORM ",\"__metadata__\":{\"a\":1}}", 8, "string" },
-        { "{" NORM ",\"__metadata__\":{\"a\":{}}}", 8, "string" },
-        { "{" NORM ",\"__metadata__\":[]}", 8, "object" },
-        { "{\"__metadata__\":{}," NORM ",\"__metadata__\":{}}", 8, "twice" },
-        { "{}", 0, "model.norm.weight" },
+        {"", 8, "bytes"},
+        {" {" NORM "}", 8, "begin"},
+        {"\xef\xbb\xbf{" NORM "}", 8, "begin"},
+        {"[1]", 8, "begin"},
+        {"{" NORM, 8, ""},
+        {"{" NORM "}}", 8, ""},
+        {"{" NORM "}x", 8, ""},
+        {"{" NORM ",}", 8, ""},
+        {"{" NORM "," NORM "}", 16, ""},
+        {"{" NORM "," NORM "}", 8, ""},
+        {"{" NORM ",\"model.norm\\u002eweight\":{\"dtype\":\"BF16\",\"shape\":[4],\"data_"
+         "offsets\":[8,16]}}",
+            16, "twice"},
+        {"{" NORM "}", 9, "rest"},
+        {"{" NORM "}", 7, "cut short"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[9,11]}}", 11, "hole"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[7,9]}}", 10, "overlap"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[10,8]}}", 10, "begin"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[8,10]}}", 10,
+            "needs 3"},
+        {"{" NORM ",\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[8,10]}}", 10, "needs"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8]}}", 10, "begin"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10,10]}}", 10,
+            "offsets"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8.0,10]}}", 10,
+            "offsets"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,1e1]}}", 10,
+            "offsets"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[-8,10]}}", 10,
+            "offsets"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,1e999]}}", 10,
+            "offsets"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,\"10\"]}}", 10,
+            "offsets"},
+        {"{" NORM
+         ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,18446744073709551617]}}",
+            10, "offsets"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":8}}", 10, "offsets"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[-2],\"data_offsets\":[8,10]}}", 10, "shape"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2.0],\"data_offsets\":[8,10]}}", 10,
+            "shape"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[null],\"data_offsets\":[8,10]}}", 10,
+            "shape"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[[2]],\"data_offsets\":[8,10]}}", 10,
+            "shape"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":2,\"data_offsets\":[8,10]}}", 10, "shape"},
+        {"{" NORM
+         ",\"a\":{\"dtype\":\"U8\",\"shape\":[2,1,1,1,1,1,1,1,1],\"data_offsets\":[8,10]}}",
+            10, "shape"},
+        {"{" NORM
+         ",\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296,2],\"data_offsets\":[8,10]}}",
+            10, "overflow"},
+        {"{" NORM ",\"a\":{\"dtype\":8,\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "dtype"},
+        {"{" NORM ",\"a\":{\"dtype\":null,\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "dtype"},
+        {"{" NORM ",\"a\":{\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "lacks"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"data_offsets\":[8,10]}}", 10, "lacks"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2]}}", 10, "lacks"},
+        {"{" NORM
+         ",\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10]}}",
+            10, "twice"},
+        {"{" NORM ",\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10],\"x\":1}}", 10,
+            "besides"},
+        {"{" NORM ",\"a\":[]}", 8, "object"},
+        {"{" NORM ",\"a\":null}", 8, "object"},
+        {"{" NORM ",\"\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10]}}", 10, "name"},
+        {"{" NORM ",\"a\\u0000b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10]}}", 10,
+            "name"},
+        {"{" NORM ",\"\xff\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10]}}", 10, ""},
+        {"{" NORM ",\"__metadata__\":{\"a\":1}}", 8, "string"},
+        {"{" NORM ",\"__metadata__\":{\"a\":{}}}", 8, "string"},
+        {"{" NORM ",\"__metadata__\":[]}", 8, "object"},
+        {"{\"__metadata__\":{}," NORM ",\"__metadata__\":{}}", 8, "twice"},
+        {"{}", 0, "model.norm.weight"},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         glm_error err;
         int32_t rc = open_text(bad[i].header, bad[i].n_data, &err);
-        ck_assert_msg(rc == GLM_EFORMAT || rc == GLM_EUTF8, "%s: %d %s", bad[i].header, rc, err.message);
-        ck_assert_msg(strstr(err.message, bad[i].says) != NULL, "%s: %s", bad[i].header, err.message);
+        ck_assert_msg(
+            rc == GLM_EFORMAT || rc == GLM_EUTF8, "%s: %d %s", bad[i].header, rc, err.message);
+        ck_assert_msg(
+            strstr(err.message, bad[i].says) != NULL, "%s: %s", bad[i].header, err.message);
         ck_assert_msg(strstr(err.where, "model.safetensors") != NULL, "%s", err.where);
     }
 }
@@ -162,7 +192,8 @@ START_TEST(refuses_long_names_and_depth)
     size_t n = (size_t)snprintf(header, sizeof(header), "{" NORM ",\"");
     memset(header + n, 'x', 600);
     n += 600;
-    n += (size_t)snprintf(header + n, sizeof(header) - n, "\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10]}}");
+    n += (size_t)snprintf(header + n, sizeof(header) - n,
+        "\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[8,10]}}");
     ck_assert_int_eq(open_header(header, n, 10, &err), GLM_EFORMAT);
     for (int object = 0; object < 2; object++) {
         n = (size_t)snprintf(header, sizeof(header), "{\"__metadata__\":");
@@ -177,7 +208,8 @@ START_TEST(refuses_long_names_and_depth)
 }
 END_TEST
 
-/* Each number of the header over the values where arithmetic breaks; the file is good for exactly the right one. */
+/* Each number of the header over the values where arithmetic breaks; the file is good for exactly
+ * the right one. */
 START_TEST(sweeps_every_number)
 {
     static const char *const templates[] = {
@@ -187,17 +219,19 @@ START_TEST(sweeps_every_number)
         "{\"model.norm.weight\":{\"dtype\":\"BF16\",\"shape\":[4,%s],\"data_offsets\":[0,8]}}",
         "{\"model.norm.weight\":{\"dtype\":\"BF16\",\"shape\":[%s,4,1],\"data_offsets\":[0,8]}}",
     };
-    static const char *const good[] = { "0", "8", "4", "1", "1" };
-    static const char *const values[] = { "0", "1", "4", "7", "8", "9", "2147483647", "2147483648", "4294967295",
-        "4294967296", "4611686018427387905", "9223372036854775807", "9223372036854775808", "9223372036854775812",
-        "18446744073709551614", "18446744073709551615", "18446744073709551616", "340282366920938463463374607431768211456" };
+    static const char *const good[] = {"0", "8", "4", "1", "1"};
+    static const char *const values[] = {"0", "1", "4", "7", "8", "9", "2147483647", "2147483648",
+        "4294967295", "4294967296", "4611686018427387905", "9223372036854775807",
+        "9223372036854775808", "9223372036854775812", "18446744073709551614",
+        "18446744073709551615", "18446744073709551616", "340282366920938463463374607431768211456"};
     for (size_t t = 0; t < ARRAY_LEN(templates); t++)
         for (size_t v = 0; v < ARRAY_LEN(values); v++) {
             char header[256];
             glm_error err;
             snprintf(header, sizeof(header), templates[t], values[v]);
             int32_t rc = open_text(header, 8, &err);
-            ck_assert_msg((rc == GLM_OK) == (strcmp(values[v], good[t]) == 0), "%s: %d %s", header, rc, err.message);
+            ck_assert_msg((rc == GLM_OK) == (strcmp(values[v], good[t]) == 0), "%s: %d %s", header,
+                rc, err.message);
         }
 }
 END_TEST
@@ -206,8 +240,9 @@ START_TEST(sweeps_the_header_length)
 {
     const char *header = "{" NORM "}";
     size_t n = strlen(header);
-    const uint64_t values[] = { 0, 1, 2, n - 1, n, n + 1, n + 7, n + 8, n + 9, 0x7fffffff, 0x80000000u, 0xffffffffu, 100000000,
-        100000001, 1ull << 63, (1ull << 63) - 1, UINT64_MAX, UINT64_MAX - 7, UINT64_MAX - 8, UINT64_MAX - n };
+    const uint64_t values[] = {0, 1, 2, n - 1, n, n + 1, n + 7, n + 8, n + 9, 0x7fffffff,
+        0x80000000u, 0xffffffffu, 100000000, 100000001, 1ull << 63, (1ull << 63) - 1, UINT64_MAX,
+        UINT64_MAX - 7, UINT64_MAX - 8, UINT64_MAX - n};
     for (size_t i = 0; i < ARRAY_LEN(values); i++) {
         glm_error err;
         struct ckpt *c;
@@ -258,7 +293,7 @@ START_TEST(byte_damage)
     mf_load(&files, "golden/air-fused/model.safetensors", "m/model.safetensors");
     struct mf_entry *e = mf_find(&files, "m/model.safetensors");
     for (size_t i = 0; i < 7256; i += i < 64 ? 1 : 3) {
-        const uint8_t was = e->bytes[i], change[] = { 0x00, 0x80, 0x01, 0x22 };
+        const uint8_t was = e->bytes[i], change[] = {0x00, 0x80, 0x01, 0x22};
         for (size_t k = 0; k < sizeof(change); k++) {
             e->bytes[i] = k == 0 ? 0 : was ^ change[k];
             if (open_checked(&files, "m", GLM_WEIGHTS_MAP, &mem, &c, &err) == GLM_OK)
@@ -301,7 +336,8 @@ START_TEST(refusal_costs_little)
         glm_error err;
         at += (size_t)snprintf(header + at, size - at, "{");
         for (size_t i = 0; i < n; i++)
-            at += (size_t)snprintf(header + at, size - at, "%s\"%zu\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}",
+            at += (size_t)snprintf(header + at, size - at,
+                "%s\"%zu\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}",
                 i > 0 ? "," : "", i, 0, 1);
         header[at++] = '}';
         mem_init(&mem, NULL);

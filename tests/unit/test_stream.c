@@ -4,6 +4,8 @@
 #include "lib/text/text.h"
 #include "text_data.h"
 
+#include <time.h>
+
 /* ---- feeding --------------------------------------------------------------------------------------------------------------- */
 
 enum feed_mode { WHOLE, BYTES, SPLIT };
@@ -173,15 +175,15 @@ static void run_case(struct mem *m, const struct tool_types *types, const struct
     check_text(json_get(line, "content"), &c.text.content, id, "content");
     check_calls(json_get(line, "tool_calls"), &c.text, id);
     ck_assert_msg(json_is_text(json_get(line, "finish"), finish_name(finish)), "%s: %s", id, finish_name(finish));
-    ck_assert_uint_eq(stream_n_cut(s), c.n_cut);
+    ck_assert_uint_ge(stream_n_cut(s), c.n_cut); /* some are cut before they have a name */
     stream_close(s);
     checker_free(&c);
 }
 
-static void run_cases(const char *file, size_t n_least)
+static void run_cases(const char *file, const char *tools_file, size_t n_least)
 {
     size_t size, n = 0;
-    char *tools = data_load("stream_tools.json", &size);
+    char *tools = data_load(tools_file, &size);
     struct mem m;
     mem_init(&m, NULL);
     struct json_doc declared = data_json(&m, tools, size);
@@ -208,7 +210,424 @@ static void run_cases(const char *file, size_t n_least)
 
 START_TEST(cases)
 {
-    run_cases("stream_cases.jsonl", 33);
+    run_cases("stream_cases.jsonl", "stream_tools.json", 33);
+}
+END_TEST
+
+/* What docs/STREAM.md promises where the grammar leaves a choice or the model breaks it. */
+START_TEST(policy)
+{
+    run_cases("stream_policy.jsonl", "stream_policy_tools.json", 99);
+}
+END_TEST
+
+/* ---- by tokens ------------------------------------------------------------------------------------------------------------------ */
+
+/* The whole input as the model would give it: token by token, its tags as their ids. */
+static void run_tokens(struct mem *m, const struct tok *t, const struct tool_types *types, const struct json *line)
+{
+    const struct json *input = json_get(line, "input"), *prompt = json_get(line, "prompt_ends");
+    const char *id = json_get(line, "id")->text;
+    bool thinking = prompt->size >= 7 && strcmp(prompt->text + prompt->size - 7, "<think>") == 0;
+    struct ids ids;
+    struct stream *s;
+    struct checker c;
+    enum stream_finish finish = STREAM_OPEN;
+    struct stream_sink sink = checker_init(&c, m);
+    ids_init(&ids, m);
+    ck_assert_int_eq(tok_encode(t, input->text, input->size, TOK_SPECIALS, &ids, NULL), 0);
+    ck_assert_int_eq(stream_open(m, t, types, CHAT_45, thinking, &s, NULL), 0);
+    stream_drop_calls(s, strcmp(id, "41-tool-choice-none") == 0);
+    for (size_t i = 0; i < ids.n; i++)
+        ck_assert_int_eq(stream_put(s, ids.id[i], &sink, NULL), 0);
+    ck_assert_int_eq(stream_end(s, false, &sink, &finish, NULL), 0);
+    check_text(json_get(line, "reasoning"), &c.text.reasoning, id, "reasoning");
+    check_text(json_get(line, "content"), &c.text.content, id, "content");
+    check_calls(json_get(line, "tool_calls"), &c.text, id);
+    ck_assert_msg(json_is_text(json_get(line, "finish"), finish_name(finish)), "%s: %s", id, finish_name(finish));
+    stream_close(s);
+    checker_free(&c);
+    ids_free(&ids);
+}
+
+static struct tool_types *load_types(struct mem *m, const char *file)
+{
+    size_t size;
+    char *tools = data_load(file, &size);
+    struct json_doc declared = data_json(m, tools, size);
+    struct tool_types *types = NULL;
+    ck_assert_int_eq(tool_types_open(m, declared.root, &types, NULL), 0);
+    json_free(&declared);
+    free(tools);
+    return types;
+}
+
+/* The same spelling in plain text is no markup: all of it is the answer. */
+static void check_plain_text(struct mem *m, const struct tok *t)
+{
+    static const char text[] = "<think>a</think><tool_call>now</tool_call><|user|> [gMASK]/nothink<arg_key>";
+    struct ids ids;
+    struct stream *s;
+    struct checker c;
+    enum stream_finish finish = STREAM_OPEN;
+    struct stream_sink sink = checker_init(&c, m);
+    ids_init(&ids, m);
+    ck_assert_int_eq(tok_encode(t, text, strlen(text), 0, &ids, NULL), 0);
+    ck_assert_int_eq(stream_open(m, t, NULL, CHAT_45, false, &s, NULL), 0);
+    for (size_t i = 0; i < ids.n; i++)
+        ck_assert_int_eq(stream_put(s, ids.id[i], &sink, NULL), 0);
+    ck_assert_int_eq(stream_put(s, -1, &sink, NULL), 0); /* no tokens at all: nothing */
+    ck_assert_int_eq(stream_put(s, 151551, &sink, NULL), 0);
+    ck_assert_int_eq(stream_put(s, tok_find(t, "<|begin_of_box|>", 16), &sink, NULL), 0);
+    ck_assert_int_eq(stream_end(s, false, &sink, &finish, NULL), 0);
+    ck_assert_str_eq(c.text.content.data, text);
+    ck_assert_uint_eq(c.text.n_call, 0);
+    ck_assert_int_eq(finish, STREAM_FINISH_STOP);
+    stream_close(s);
+    checker_free(&c);
+    ids_free(&ids);
+}
+
+START_TEST(tokens)
+{
+    static const char *const files[][2] = { { "stream_cases.jsonl", "stream_tools.json" },
+        { "stream_policy.jsonl", "stream_policy_tools.json" } };
+    struct mem m;
+    char *json;
+    mem_init(&m, NULL);
+    struct tok *t = data_tok(&m, &json);
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        size_t size;
+        struct tool_types *types = load_types(&m, files[i][1]);
+        char *data = data_load(files[i][0], &size), *at = data, *text;
+        while ((text = data_line(&at)) != NULL) {
+            struct json_doc doc = data_json(&m, text, strlen(text));
+            run_tokens(&m, t, types, doc.root);
+            json_free(&doc);
+        }
+        tool_types_close(types);
+        free(data);
+    }
+    check_plain_text(&m, t);
+    tok_close(t);
+    free(json);
+    ck_assert_uint_eq(atomic_load(&m.used), 0);
+}
+END_TEST
+
+/* ---- random streams ---------------------------------------------------------------------------------------------------------------- */
+
+static size_t random_stream(uint64_t *state, char *text, size_t capacity)
+{
+    static const char *const words[] = { "get", "city", "bare", "any", "obj", "maybe", "now", "1", "-2.5", "null", "{",
+        "}", "\"", "[1]", " ", "\n", "\n\n", " ", "\t", "\xc3\xa9", "\xf0\x9f\x98\x80", "\xe6\x9d", "\xff", "\xf0\x9f",
+        "a b", "\\u", "True", "</", "<tool", "\r\n" };
+    size_t size = 0, n = next_random(state) % 60;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t pick = next_random(state);
+        const char *word = words[pick / 64 % ARRAY_LEN(words)];
+        if (pick % 64 < 28) /* mostly the tags of calls and thoughts */
+            word = chat_spelling((enum tok_special)(TOK_THINK + pick / 64 % (TOK_SPECIAL_COUNT - TOK_THINK)));
+        else if (pick % 64 == 28)
+            word = chat_spelling((enum tok_special)(pick / 64 % TOK_SPECIAL_COUNT));
+        else if (pick % 64 < 34)
+            word = "<tool_call>get<arg_key>city</arg_key><arg_value>";
+        if (size + strlen(word) >= capacity)
+            break;
+        memcpy(text + size, word, strlen(word));
+        size += strlen(word);
+    }
+    return size;
+}
+
+static void run_random(struct mem *m, const struct tool_types *types, const char *text, size_t size, bool thinking,
+    enum feed_mode mode, size_t split, struct buf *log)
+{
+    struct stream *s;
+    struct checker c;
+    enum stream_finish finish = STREAM_OPEN;
+    struct stream_sink sink = checker_init(&c, m);
+    ck_assert_int_eq(stream_open(m, NULL, types, CHAT_45, thinking, &s, NULL), 0);
+    ck_assert_int_eq(feed(s, text, size, mode, split, &sink, NULL), 0);
+    ck_assert_int_eq(stream_end(s, split % 3 == 0 && mode == WHOLE, &sink, &finish, NULL), 0);
+    ck_assert(!c.in_call);
+    ck_assert_uint_eq(stream_n_call(s), c.n_complete);
+    if (mode == WHOLE || log->size == 0)
+        buf_put(log, c.log.data ? c.log.data : "", c.log.size);
+    else
+        ck_assert_msg(log->size == c.log.size && memcmp(log->data, c.log.data, log->size) == 0,
+            "%.*s\n--- whole:%s\n--- cut at %zu:%s", (int)size, text, log->data, split, c.log.data);
+    stream_close(s);
+    checker_free(&c);
+}
+
+START_TEST(random_streams)
+{
+    struct mem m;
+    uint64_t state = 11;
+    mem_init(&m, NULL);
+    struct tool_types *types = load_types(&m, "stream_policy_tools.json");
+    for (uint32_t round = 0; round < 6000; round++) {
+        char text[4000];
+        struct buf log, other;
+        size_t size = random_stream(&state, text, sizeof text);
+        bool thinking = next_random(&state) % 4 == 0;
+        buf_init(&log, &m);
+        buf_init(&other, &m);
+        run_random(&m, types, text, size, thinking, WHOLE, 1, &log);
+        run_random(&m, types, text, size, thinking, BYTES, 1, &log);
+        for (uint32_t k = 0; k < 4; k++)
+            run_random(&m, types, text, size, thinking, SPLIT, next_random(&state) % (size + 1), &log);
+        run_random(&m, types, text, size, thinking, WHOLE, 3, &other); /* ended by a limit */
+        buf_free(&log);
+        buf_free(&other);
+    }
+    tool_types_close(types);
+    ck_assert_uint_eq(atomic_load(&m.used), 0);
+}
+END_TEST
+
+/* ---- size ------------------------------------------------------------------------------------------------------------------------- */
+
+/* What is too long to be a name or a key is no call; what is too long to be glue is text. */
+START_TEST(limits)
+{
+    enum { LONG = 200000 };
+    struct mem m;
+    mem_init(&m, NULL);
+    char *text = malloc(LONG + 200);
+    static const struct {
+        const char *before, *after;
+        char fill;
+        size_t n_content;
+    } all[] = { { "<tool_call>", "</tool_call>ok", 'n', 2 }, { "<tool_call>get<arg_key>", "</arg_key></tool_call>ok", 'k', 2 },
+        { "a", "b", '\n', LONG + 2 }, { "a", "", '\n', 1 + LONG / 65536 * 65536 }, { "", "b", ' ', 1 } };
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        for (int mode = WHOLE; mode <= BYTES; mode++) {
+            size_t size = strlen(all[i].before);
+            memcpy(text, all[i].before, size);
+            memset(text + size, all[i].fill, LONG);
+            size += LONG;
+            memcpy(text + size, all[i].after, strlen(all[i].after) + 1);
+            size += strlen(all[i].after);
+            struct stream *s;
+            struct checker c;
+            enum stream_finish finish;
+            struct stream_sink sink = checker_init(&c, &m);
+            ck_assert_int_eq(stream_open(&m, NULL, NULL, CHAT_45, false, &s, NULL), 0);
+            ck_assert_int_eq(feed(s, text, size, (enum feed_mode)mode, 0, &sink, NULL), 0);
+            ck_assert_int_eq(stream_end(s, false, &sink, &finish, NULL), 0);
+            ck_assert_uint_eq(c.text.content.size, all[i].n_content);
+            ck_assert_uint_eq(c.text.n_call, 0);
+            stream_close(s);
+            checker_free(&c);
+        }
+    }
+    free(text);
+    ck_assert_uint_eq(atomic_load(&m.used), 0);
+}
+END_TEST
+
+START_TEST(many_arguments)
+{
+    struct mem m;
+    struct stream *s;
+    struct checker c;
+    enum stream_finish finish;
+    mem_init(&m, NULL);
+    for (int n = 511; n <= 513; n++) { /* 512 is the most */
+        struct stream_sink sink = checker_init(&c, &m);
+        ck_assert_int_eq(stream_open(&m, NULL, NULL, CHAT_45, false, &s, NULL), 0);
+        ck_assert_int_eq(stream_put_spelled(s, "<tool_call>f", 12, &sink, NULL), 0);
+        for (int i = 0; i < n; i++) {
+            char text[80];
+            int size = snprintf(text, sizeof text, "<arg_key>k%d</arg_key><arg_value>%d</arg_value>", i, i);
+            ck_assert_int_eq(stream_put_spelled(s, text, (size_t)size, &sink, NULL), 0);
+        }
+        ck_assert_int_eq(stream_put_spelled(s, "</tool_call>", 12, &sink, NULL), 0);
+        ck_assert_int_eq(stream_end(s, false, &sink, &finish, NULL), 0);
+        ck_assert_uint_eq(c.text.n_call, n <= 512);
+        stream_close(s);
+        checker_free(&c);
+    }
+}
+END_TEST
+
+/* Nothing that a stream holds is looked at again for each byte: a hostile stream of 50,000 pieces takes well under two
+ * seconds of processor time, where a quadratic parser takes minutes. */
+START_TEST(linear)
+{
+    static const char *const units[] = { " ", "<tool_call>", "</arg_value> ", "<arg_value><arg_key>k</arg_key>x", "x</tool_call> ",
+        "<tool_call>now</tool_call>", "<tool_call>f<arg_key>k</arg_key><arg_value> " };
+    static const char *const starts[] = { "", "<tool_call>get<arg_key>city</arg_key><arg_value>",
+        "<tool_call>bare<arg_key>any</arg_key><arg_value>", "<tool_call>get\n" };
+    struct mem m;
+    mem_init(&m, NULL);
+    struct tool_types *types = load_types(&m, "stream_policy_tools.json");
+    for (size_t i = 0; i < ARRAY_LEN(starts) * ARRAY_LEN(units); i++) {
+        const char *start = starts[i % ARRAY_LEN(starts)], *unit = units[i / ARRAY_LEN(starts)];
+        struct stream *s;
+        enum stream_finish finish;
+        ck_assert_int_eq(stream_open(&m, NULL, types, CHAT_45, false, &s, NULL), 0);
+        clock_t begin = clock();
+        ck_assert_int_eq(stream_put_spelled(s, start, strlen(start), NULL, NULL), 0);
+        for (size_t k = 0; k < 50000; k++)
+            ck_assert_int_eq(stream_put_spelled(s, unit, strlen(unit), NULL, NULL), 0);
+        ck_assert_int_eq(stream_end(s, false, NULL, &finish, NULL), 0);
+        ck_assert_msg(clock() - begin < 2 * CLOCKS_PER_SEC, "%s %s", start, unit);
+        stream_close(s);
+    }
+    tool_types_close(types);
+}
+END_TEST
+
+/* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
+
+static const char rich[] =
+    "<think>one\xc3\xa9</think> text \n <tool_call>get\n<arg_key>city</arg_key>\n<arg_value>A <tool_call> B\n<arg_key>n</arg_key>"
+    "<arg_value> {\"a\": [\"\\u00e9\"]} </arg_value><arg_key>city</arg_key><arg_value>\x01\x02\x03</arg_value></tool_call> "
+    "<tool_call>bare<arg_key>obj</arg_key><arg_value>{\"k\": \"\\n\"}</tool_call><tool_call>now</tool_call><|observation|>";
+
+/* One piece at a time; a piece that fails for want of memory is put again. */
+static int32_t feed_stubborn(struct stream *s, const struct stream_sink *sink, uint32_t *n_failed)
+{
+    glm_error err = GLM_ERROR_INIT;
+    for (size_t at = 0, length, n; at < sizeof rich - 1; at += n) {
+        enum tok_special which = chat_spelled(rich + at, sizeof rich - 1 - at, &length);
+        int32_t rc;
+        n = which != TOK_SPECIAL_COUNT ? length : 1;
+        do {
+            rc = which != TOK_SPECIAL_COUNT ? stream_put_special(s, which, sink, &err) :
+                stream_put_text(s, rich + at, 1, sink, &err);
+            *n_failed += rc == GLM_ENOMEM;
+        } while (rc == GLM_ENOMEM && *n_failed < 2);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+START_TEST(no_memory)
+{
+    struct mem plain;
+    mem_init(&plain, NULL);
+    struct tool_types *types = load_types(&plain, "stream_policy_tools.json");
+    struct buf want;
+    buf_init(&want, &plain);
+    run_random(&plain, types, rich, sizeof rich - 1, false, BYTES, 1, &want);
+    ck_assert(strstr(want.data, "X") == NULL);
+    uint32_t n_retried = 0, done = 0;
+    for (uint64_t fail_at = 1; !done; fail_at++) {
+        struct mem m;
+        struct faulty f;
+        struct stream *s = NULL;
+        struct checker c;
+        enum stream_finish finish = STREAM_OPEN;
+        uint32_t n_failed = 0;
+        faulty_init(&f, &m, fail_at, false);
+        if (stream_open(&m, NULL, types, CHAT_45, false, &s, NULL)) {
+            ck_assert(s == NULL && f.n_alive == 0);
+            continue;
+        }
+        struct stream_sink sink = checker_init(&c, &plain);
+        ck_assert_int_eq(feed_stubborn(s, &sink, &n_failed), 0);
+        ck_assert_int_eq(stream_end(s, false, &sink, &finish, NULL), 0);
+        ck_assert(c.log.size == want.size && memcmp(c.log.data, want.data, want.size) == 0);
+        ck_assert_int_eq(finish, STREAM_FINISH_TOOL_CALLS);
+        n_retried += n_failed;
+        done = f.n_alloc < fail_at;
+        stream_close(s);
+        checker_free(&c);
+        ck_assert_uint_eq(f.n_alive, 0);
+    }
+    ck_assert_uint_gt(n_retried, 3);
+
+    /* With room reserved, tokens allocate nothing. */
+    struct mem m;
+    struct faulty f;
+    struct stream *s;
+    uint32_t n_failed = 0;
+    faulty_init(&f, &m, 0, false);
+    ck_assert_int_eq(stream_open(&m, NULL, types, CHAT_45, false, &s, NULL), 0);
+    ck_assert_int_eq(stream_reserve(s, 10000, NULL), 0);
+    uint64_t n = f.n_alloc;
+    ck_assert_int_eq(feed_stubborn(s, NULL, &n_failed), 0);
+    ck_assert_uint_eq(f.n_alloc, n);
+    stream_close(s);
+    buf_free(&want);
+    tool_types_close(types);
+    ck_assert_uint_eq(atomic_load(&plain.used), 0);
+}
+END_TEST
+
+START_TEST(types_no_memory)
+{
+    size_t size;
+    struct mem plain;
+    mem_init(&plain, NULL);
+    char *tools = data_load("stream_policy_tools.json", &size);
+    struct json_doc doc = data_json(&plain, tools, size);
+    int32_t rc = GLM_ENOMEM;
+    for (uint64_t fail_at = 1; rc == GLM_ENOMEM; fail_at++) {
+        struct mem m;
+        struct faulty f;
+        struct tool_types *types = NULL;
+        faulty_init(&f, &m, fail_at, fail_at % 2);
+        rc = tool_types_open(&m, doc.root, &types, NULL);
+        ck_assert((rc == 0) == (types != NULL));
+        tool_types_close(types);
+        ck_assert_uint_eq(f.n_alive, 0);
+    }
+    ck_assert_int_eq(rc, 0);
+    json_free(&doc);
+    free(tools);
+}
+END_TEST
+
+START_TEST(bad_tools)
+{
+    static const struct {
+        const char *json, *where;
+    } bad[] = { { "{}", "" }, { "[1]", "/0/name" }, { "[{\"name\": \"a\"}, {\"function\": {\"name\": 1}}]", "/1/function/name" },
+        { "[{\"name\": \"\"}]", "/0/name" } };
+    struct mem m;
+    mem_init(&m, NULL);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct json_doc doc = data_json(&m, bad[i].json, strlen(bad[i].json));
+        struct tool_types *types;
+        glm_error err = GLM_ERROR_INIT;
+        ck_assert_int_eq(tool_types_open(&m, doc.root, &types, &err), GLM_ESCHEMA);
+        ck_assert_str_eq(err.where, bad[i].where);
+        ck_assert(types == NULL);
+        json_free(&doc);
+    }
+    ck_assert_uint_eq(atomic_load(&m.used), 0);
+}
+END_TEST
+
+/* A sink's own status comes back, and the stream goes on behind it. */
+static int32_t fail_first(void *user, const struct stream_event *ev)
+{
+    uint32_t *n = user;
+    (void)ev;
+    return (*n)++ == 0 ? -77 : 0;
+}
+
+START_TEST(sink_fails)
+{
+    struct mem m;
+    struct stream *s;
+    uint32_t n = 0;
+    enum stream_finish finish;
+    struct stream_sink sink = { &n, fail_first };
+    mem_init(&m, NULL);
+    ck_assert_int_eq(stream_open(&m, NULL, NULL, CHAT_45, false, &s, NULL), 0);
+    ck_assert_int_eq(stream_put_text(s, "a", 1, &sink, NULL), -77);
+    ck_assert_int_eq(stream_put_text(s, "b", 1, &sink, NULL), 0);
+    ck_assert_int_eq(stream_end(s, true, &sink, &finish, NULL), 0);
+    ck_assert_int_eq(finish, STREAM_FINISH_LENGTH);
+    ck_assert_uint_eq(n, 2);
+    stream_close(s);
 }
 END_TEST
 
@@ -218,6 +637,16 @@ int main(void)
     TCase *tc = tcase_create("stream");
     suite_add_tcase(suite, tc);
     tcase_add_test(tc, cases);
+    tcase_add_test(tc, policy);
+    tcase_add_test(tc, tokens);
+    tcase_add_test(tc, random_streams);
+    tcase_add_test(tc, limits);
+    tcase_add_test(tc, many_arguments);
+    tcase_add_test(tc, linear);
+    tcase_add_test(tc, no_memory);
+    tcase_add_test(tc, types_no_memory);
+    tcase_add_test(tc, bad_tools);
+    tcase_add_test(tc, sink_fails);
     SRunner *r = srunner_create(suite);
     srunner_run_all(r, CK_NORMAL);
     int failed = srunner_ntests_failed(r);

@@ -2,12 +2,13 @@
 #ifndef GLM_TEST_TEXT_DATA_H
 #define GLM_TEST_TEXT_DATA_H
 
-#include "lib/base/base.h"
+#include "lib/text/text.h"
 
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zstd.h>
 
 /* A file of tests/data, NUL-terminated; free() it. */
 static inline char *data_load(const char *name, size_t *size)
@@ -92,6 +93,24 @@ static inline uint64_t next_random(uint64_t *state)
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return z ^ z >> 31;
+}
+
+/* The real tokenizer; *json must outlive it: free() it. */
+static inline struct tok *data_tok(struct mem *m, char **json)
+{
+    size_t size;
+    char *packed = data_load("tokenizer.json.zst", &size);
+    unsigned long long room = ZSTD_getFrameContentSize(packed, size);
+    ck_assert(room < 1u << 30);
+    *json = malloc((size_t)room);
+    ck_assert_uint_eq(ZSTD_decompress(*json, (size_t)room, packed, size), room);
+    free(packed);
+    struct vocab_source src = { .kind = VOCAB_JSON, .where = "tokenizer.json", .json = *json, .json_size = (size_t)room };
+    struct tok *t = NULL;
+    glm_error err = GLM_ERROR_INIT;
+    int32_t rc = tok_open(m, &src, 0, &t, &err);
+    ck_assert_msg(rc == 0, "%s %s", err.where, err.message);
+    return t;
 }
 
 #endif

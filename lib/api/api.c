@@ -1,0 +1,399 @@
+/* api.c: the public functions. They check arguments, copy structs into the sizes that the library knows, guard sessions
+ * against a second thread and handles against fork, and call the engine. Nothing else happens here. */
+#include "../engine/engine.h"
+
+#include <string.h>
+
+/* ---- structs --------------------------------------------------------------------------------------------------- */
+
+static bool all_zero(const unsigned char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (bytes[i])
+            return false;
+    return true;
+}
+
+/* Copies a host's struct over the defaults in `to`. `known` is its size in this version, `first` in the first one. */
+static int32_t take_struct(void *to, size_t known, size_t first, const void *from, const char *name, glm_error *err)
+{
+    uint32_t size;
+    if (!from)
+        return GLM_OK;
+    memcpy(&size, from, sizeof size);
+    if (size < first)
+        return err_set(err, GLM_EINVAL, size, name, "struct_size is %u, at least %zu is needed: use the INIT macro", size,
+            first);
+    if (size > known && !all_zero((const unsigned char *)from + known, size - known))
+        return err_set(err, GLM_EVERSION, known, name, "fields behind the %zu bytes that this library knows are set", known);
+    memcpy(to, from, size < known ? size : known);
+    return GLM_OK;
+}
+
+static int32_t check_out(const void *to, size_t first, const char *name, glm_error *err)
+{
+    uint32_t size;
+    if (!to)
+        return err_set(err, GLM_EINVAL, 0, name, "NULL");
+    memcpy(&size, to, sizeof size);
+    if (size < first)
+        return err_set(err, GLM_EINVAL, size, name, "struct_size is %u, at least %zu is needed: use the INIT macro", size,
+            first);
+    return GLM_OK;
+}
+
+/* Fills a host's struct, of whatever version, and keeps its struct_size. */
+static void give_struct(void *to, const void *from, size_t known)
+{
+    uint32_t size;
+    memcpy(&size, to, sizeof size);
+    memset((unsigned char *)to + sizeof size, 0, size - sizeof size);
+    memcpy((unsigned char *)to + sizeof size, (const unsigned char *)from + sizeof size,
+        (size < known ? size : known) - sizeof size);
+}
+
+static int32_t null_argument(glm_error *err, const char *name)
+{
+    return err_set(err, GLM_EINVAL, 0, name, "NULL");
+}
+
+static int32_t check_range(uint32_t value, uint32_t most, const char *name, glm_error *err)
+{
+    return value > most ? err_set(err, GLM_EINVAL, value, name, "%u is not one of its values", value) : GLM_OK;
+}
+
+/* ---- library ------------------------------------------------------------------------------------------------------ */
+
+GLM_API uint32_t GLM_CALL glm_version(void)
+{
+    return GLM_VERSION_MAJOR * 10000 + GLM_VERSION_MINOR * 100 + GLM_VERSION_PATCH;
+}
+
+GLM_API const char *GLM_CALL glm_status_name(int32_t status)
+{
+    static const char *const names[] = { "GLM_OK", "GLM_EINVAL", "GLM_ENOMEM", "GLM_EIO", "GLM_EFORMAT", "GLM_ESTATE",
+        "GLM_EBUSY", "GLM_ELIMIT", "GLM_ECONTEXT", "GLM_EUTF8", "GLM_ESCHEMA", "GLM_EVERSION", "GLM_EMISMATCH",
+        "GLM_EDEVICE", "GLM_ENUMERIC", "GLM_EFORK", "GLM_ENOTSUP" };
+    return status <= 0 && status > -(int32_t)ARRAY_LEN(names) ? names[-status] : "unknown status";
+}
+
+/* ---- models -------------------------------------------------------------------------------------------------------- */
+
+static int32_t check_hooks(const glm_model_options *o, glm_error *err)
+{
+    if (o->allocator && (o->allocator->struct_size < sizeof *o->allocator || !o->allocator->alloc || !o->allocator->release))
+        return err_set(err, GLM_EINVAL, 0, "allocator", "struct_size, alloc and release must be set");
+    if (o->logger && (o->logger->struct_size < sizeof *o->logger || !o->logger->write))
+        return err_set(err, GLM_EINVAL, 0, "logger", "struct_size and write must be set");
+    if (o->runner && (o->runner->struct_size < sizeof *o->runner || !o->runner->run || !o->runner->width))
+        return err_set(err, GLM_EINVAL, 0, "runner", "struct_size, width and run must be set");
+    if (o->files && (o->files->struct_size < sizeof *o->files || !o->files->open || !o->files->read || !o->files->close ||
+            !o->files->map != !o->files->unmap))
+        return err_set(err, GLM_EINVAL, 0, "files", "struct_size, open, read and close, and map with unmap, must be set");
+    return GLM_OK;
+}
+
+static int32_t take_model_options(glm_model_options *to, const glm_model_options *from, glm_error *err)
+{
+    int32_t rc;
+    *to = (glm_model_options)GLM_MODEL_OPTIONS_INIT;
+    rc = take_struct(to, sizeof *to, sizeof *to, from, "glm_model_options", err);
+    if (!rc)
+        rc = check_range(to->weights, GLM_WEIGHTS_NONE, "weights", err);
+    if (!rc)
+        rc = check_range(to->template_family, GLM_TEMPLATE_47, "template_family", err);
+    if (!rc)
+        rc = check_range(to->device, GLM_DEVICE_CUDA, "device", err);
+    if (!rc)
+        rc = check_range(to->activations, GLM_ACTIVATIONS_F32, "activations", err);
+    return rc ? rc : check_hooks(to, err);
+}
+
+static int32_t take_session_options(glm_session_options *to, const glm_session_options *from, glm_error *err)
+{
+    int32_t rc;
+    *to = (glm_session_options)GLM_SESSION_OPTIONS_INIT;
+    rc = take_struct(to, sizeof *to, sizeof *to, from, "glm_session_options", err);
+    if (!rc)
+        rc = check_range(to->kv_type, GLM_KV_FP8, "kv_type", err);
+    return rc ? rc : check_range(to->overflow, GLM_OVERFLOW_DROP_OLDEST, "overflow", err);
+}
+
+GLM_API int32_t GLM_CALL glm_model_open(const char *path, const glm_model_options *opt, glm_model **out, glm_error *err)
+{
+    glm_model_options o;
+    int32_t rc;
+    if (out)
+        *out = NULL;
+    if (!path || !out)
+        return null_argument(err, path ? "out" : "path");
+    rc = take_model_options(&o, opt, err);
+    return rc ? rc : engine_open(path, &o, out, err);
+}
+
+GLM_API void GLM_CALL glm_model_close(glm_model *m)
+{
+    if (m && !engine_forked(m))
+        engine_release(m);
+}
+
+static int32_t check_model(const glm_model *m, glm_error *err)
+{
+    if (!m)
+        return null_argument(err, "m");
+    return engine_forked(m) ? err_set(err, GLM_EFORK, 0, NULL, "the model was opened by the parent process: open it again")
+                            : GLM_OK;
+}
+
+GLM_API int32_t GLM_CALL glm_model_describe(const glm_model *m, glm_model_info *out, glm_error *err)
+{
+    glm_model_info info;
+    int32_t rc = check_model(m, err);
+    if (!rc)
+        rc = check_out(out, sizeof info, "glm_model_info", err);
+    if (rc)
+        return rc;
+    engine_describe(m, &info);
+    give_struct(out, &info, sizeof info);
+    return GLM_OK;
+}
+
+GLM_API int32_t GLM_CALL glm_model_estimate(const char *path, const glm_model_options *opt,
+    const glm_session_options *sopt, uint32_t n_sessions, glm_estimate *out, glm_error *err)
+{
+    glm_model_options o;
+    glm_session_options so;
+    glm_estimate e = GLM_ESTIMATE_INIT;
+    int32_t rc;
+
+    if (!path)
+        return null_argument(err, "path");
+    rc = check_out(out, sizeof e, "glm_estimate", err);
+    if (!rc)
+        rc = take_model_options(&o, opt, err);
+    if (!rc)
+        rc = take_session_options(&so, sopt, err);
+    if (!rc)
+        rc = engine_estimate(path, &o, &so, n_sessions, &e, err);
+    if (!rc)
+        give_struct(out, &e, sizeof e);
+    return rc;
+}
+
+GLM_API int32_t GLM_CALL glm_tokenize(const glm_model *m, const char *text, size_t size, uint32_t flags, int32_t *ids,
+    size_t capacity, size_t *n, glm_error *err)
+{
+    int32_t rc = check_model(m, err);
+    if (!rc && (!n || (!ids && capacity)))
+        rc = null_argument(err, n ? "ids" : "n");
+    if (!rc)
+        rc = check_range(flags, GLM_TOKENIZE_SPECIALS, "flags", err);
+    if (!rc)
+        rc = utf8_argument(text, &size, "text", err);
+    return rc ? rc : engine_tokenize(m, text, size, flags, ids, capacity, n, err);
+}
+
+GLM_API int32_t GLM_CALL glm_detokenize(const glm_model *m, const int32_t *ids, size_t n, char *text, size_t capacity,
+    size_t *size, glm_error *err)
+{
+    int32_t rc = check_model(m, err);
+    if (!rc && (!size || (!ids && n) || (!text && capacity)))
+        rc = null_argument(err, !size ? "size" : !ids && n ? "ids" : "text");
+    return rc ? rc : engine_detokenize(m, ids, n, text, capacity, size, err);
+}
+
+/* ---- sessions -------------------------------------------------------------------------------------------------------- */
+
+GLM_API int32_t GLM_CALL glm_session_open(glm_model *m, const glm_session_options *opt, glm_session **out, glm_error *err)
+{
+    glm_session_options o;
+    int32_t rc;
+    if (out)
+        *out = NULL;
+    if (!out)
+        return null_argument(err, "out");
+    rc = check_model(m, err);
+    if (!rc)
+        rc = take_session_options(&o, opt, err);
+    return rc ? rc : session_open(m, &o, out, err);
+}
+
+GLM_API void GLM_CALL glm_session_close(glm_session *s)
+{
+    if (s && !engine_forked(session_model(s)))
+        session_close(s);
+}
+
+/* Every call but close and cancel runs between enter and session_leave. */
+static int32_t enter(glm_session *s, glm_error *err)
+{
+    int32_t rc;
+    if (!s)
+        return null_argument(err, "s");
+    rc = check_model(session_model(s), err);
+    if (rc)
+        return rc;
+    return session_enter(s) ? GLM_OK : err_set(err, GLM_EBUSY, 0, NULL, "the session is in use by another thread");
+}
+
+static int32_t leave(glm_session *s, int32_t rc)
+{
+    session_leave(s);
+    return rc;
+}
+
+/* The parts of a message that have to be text. */
+static int32_t check_message(glm_message *m, glm_error *err)
+{
+    int32_t rc = check_range(m->role, GLM_ROLE_TOOL, "role", err);
+    if (!rc)
+        rc = check_range(m->flags, GLM_MESSAGE_SPECIALS, "flags", err);
+    if (!rc && m->reserved)
+        rc = err_set(err, GLM_EINVAL, m->reserved, "reserved", "must be 0");
+    if (!rc && (m->reasoning || m->calls_json) && m->role != GLM_ROLE_ASSISTANT)
+        rc = err_set(err, GLM_EINVAL, m->role, "role", "only an assistant's message has reasoning or calls");
+    if (!rc && !m->text && m->text_size == 0)
+        m->text = "";
+    if (!rc)
+        rc = utf8_argument(m->text, &m->text_size, "text", err);
+    if (!rc && m->reasoning)
+        rc = utf8_argument(m->reasoning, &m->reasoning_size, "reasoning", err);
+    if (!rc && m->calls_json)
+        rc = utf8_argument(m->calls_json, &m->calls_size, "calls_json", err);
+    return rc;
+}
+
+GLM_API int32_t GLM_CALL glm_session_add(glm_session *s, const glm_message *msg, glm_error *err)
+{
+    glm_message m = GLM_MESSAGE_INIT;
+    int32_t rc;
+    if (!msg)
+        return null_argument(err, "msg");
+    rc = take_struct(&m, sizeof m, sizeof m, msg, "glm_message", err);
+    if (!rc)
+        rc = check_message(&m, err);
+    if (!rc)
+        rc = enter(s, err);
+    return rc ? rc : leave(s, session_add(s, &m, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_say(glm_session *s, uint32_t role, const char *text, size_t size, glm_error *err)
+{
+    glm_message m = GLM_MESSAGE_INIT;
+    m.role = role;
+    m.text = text;
+    m.text_size = size;
+    if (!text)
+        return null_argument(err, "text");
+    return glm_session_add(s, &m, err);
+}
+
+/* A call that takes one text. */
+static int32_t with_text(glm_session *s, const char *text, size_t *size, const char *name, glm_error *err)
+{
+    int32_t rc = text ? utf8_argument(text, size, name, err) : null_argument(err, name);
+    return rc ? rc : enter(s, err);
+}
+
+GLM_API int32_t GLM_CALL glm_session_messages(glm_session *s, const char *json, size_t size, uint64_t *n_common,
+    glm_error *err)
+{
+    int32_t rc = with_text(s, json, &size, "json", err);
+    return rc ? rc : leave(s, session_messages(s, json, size, n_common, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_tools(glm_session *s, const char *json, size_t size, glm_error *err)
+{
+    int32_t rc = with_text(s, json, &size, "json", err);
+    return rc ? rc : leave(s, session_tools(s, json, size, err));
+}
+
+GLM_API int32_t GLM_CALL glm_tool_result(glm_session *s, uint64_t call_id, const char *text, size_t size, glm_error *err)
+{
+    int32_t rc = with_text(s, text, &size, "text", err);
+    return rc ? rc : leave(s, session_tool_result(s, call_id, text, size, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_turn(glm_session *s, const glm_turn_options *opt, glm_error *err)
+{
+    glm_turn_options o = GLM_TURN_OPTIONS_INIT;
+    int32_t rc = take_struct(&o, sizeof o, sizeof o, opt, "glm_turn_options", err);
+    if (!rc)
+        rc = check_range(o.thinking, GLM_THINK_BUDGET, "thinking", err);
+    if (!rc)
+        rc = check_range(o.tool_choice, GLM_TOOLS_NAMED, "tool_choice", err);
+    if (!rc && o.top_k < -1)
+        rc = err_set(err, GLM_EINVAL, 0, "top_k", "%d is below -1", o.top_k);
+    if (!rc)
+        rc = enter(s, err);
+    return rc ? rc : leave(s, session_turn(s, &o, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_step(glm_session *s, const glm_step *how, glm_event *ev, glm_error *err)
+{
+    glm_step step = GLM_STEP_INIT;
+    glm_event event = GLM_EVENT_INIT;
+    int32_t rc = check_out(ev, sizeof event, "glm_event", err);
+    if (!rc)
+        rc = take_struct(&step, sizeof step, sizeof step, how, "glm_step", err);
+    if (!rc && step.reserved)
+        rc = err_set(err, GLM_EINVAL, step.reserved, "reserved", "must be 0");
+    if (!rc)
+        rc = enter(s, err);
+    if (rc)
+        return rc;
+    rc = leave(s, session_step(s, step.budget_ns, &event, err));
+    if (!rc)
+        give_struct(ev, &event, sizeof event);
+    return rc;
+}
+
+GLM_API void GLM_CALL glm_session_cancel(glm_session *s)
+{
+    if (s)
+        session_cancel(s);
+}
+
+GLM_API int32_t GLM_CALL glm_session_stats(glm_session *s, glm_stats *out, glm_error *err)
+{
+    glm_stats stats = GLM_STATS_INIT;
+    int32_t rc = check_out(out, sizeof stats, "glm_stats", err);
+    if (!rc)
+        rc = enter(s, err);
+    if (rc)
+        return rc;
+    session_stats(s, &stats);
+    session_leave(s);
+    give_struct(out, &stats, sizeof stats);
+    return GLM_OK;
+}
+
+/* ---- tokens ------------------------------------------------------------------------------------------------------------ */
+
+GLM_API int32_t GLM_CALL glm_session_feed(glm_session *s, const int32_t *ids, size_t n, uint32_t rows, glm_error *err)
+{
+    int32_t rc = check_range(rows, GLM_ROWS_ALL, "rows", err);
+    if (!rc && (!ids || n == 0))
+        rc = ids ? err_set(err, GLM_EINVAL, 0, "n", "there are no ids") : null_argument(err, "ids");
+    if (!rc)
+        rc = enter(s, err);
+    return rc ? rc : leave(s, session_feed(s, ids, n, rows, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_logits(glm_session *s, uint64_t row, const float **logits, glm_error *err)
+{
+    int32_t rc = logits ? enter(s, err) : null_argument(err, "logits");
+    return rc ? rc : leave(s, session_logits(s, row, logits, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_hidden(glm_session *s, uint64_t row, const float **hidden, glm_error *err)
+{
+    int32_t rc = hidden ? enter(s, err) : null_argument(err, "hidden");
+    return rc ? rc : leave(s, session_hidden(s, row, hidden, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_sample(glm_session *s, int32_t *id, glm_error *err)
+{
+    int32_t rc = id ? enter(s, err) : null_argument(err, "id");
+    return rc ? rc : leave(s, session_sample(s, id, err));
+}
