@@ -4,6 +4,14 @@
 #ifndef GLM_TOOLS_TOOLS_H
 #define GLM_TOOLS_TOOLS_H
 
+int chat_main(int argc, char **argv);
+int complete_main(int argc, char **argv);
+int inspect_main(int argc, char **argv);
 int synth_main(int argc, char **argv);
+int bench_main(int argc, char **argv);
+int tokenize_main(int argc, char **argv);
+int render_main(int argc, char **argv);
+int parse_main(int argc, char **argv);
+int logits_main(int argc, char **argv);
 
 #endif

@@ -82,8 +82,12 @@ ALWAYS __m256i gather_32(const uint8_t *p, size_t s)
 /* float16 in the low or high half of each word */
 ALWAYS __m256 f16_of_words(__m256i v)
 {
+#ifdef __AVX512VL__
+    return _mm256_cvtph_ps(_mm256_cvtepi32_epi16(v));
+#else
     __m256i packed = _mm256_packus_epi32(v, v);
     return _mm256_cvtph_ps(_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
+#endif
 }
 ALWAYS __m256 low_f16(__m256i v) { return f16_of_words(_mm256_and_si256(v, _mm256_set1_epi32(0xffff))); }
 ALWAYS __m256 high_f16(__m256i v) { return f16_of_words(_mm256_srli_epi32(v, 16)); }

@@ -125,6 +125,7 @@ int32_t hf_open(struct ckpt *c, glm_error *err)
     struct hf *h = mem_zalloc(c->mem, sizeof(*h));
     if (h == NULL)
         return err_nomem(err, "a checkpoint");
+    h->prefix = "model.";
     c->state = h;
     c->format = &hf_format;
     const char *path = present(c, "config.json", &rc, err);

@@ -272,7 +272,7 @@ static int32_t check_header(struct pass *p, size_t *n)
             return refuse(p, "the sum of all lengths overflows");
     }
     if (rc == GLM_OK && sum != p->data_size)
-        return err_set(p->err, GLM_EFORMAT, p->file != NULL ? p->offset : 0, p->file,
+        return err_set(p->err, GLM_EFORMAT, 8, p->file,
             "the tensors have %llu bytes in all, the file %llu of data: there is an overlap, a "
             "hole or a rest",
             (unsigned long long)sum, (unsigned long long)p->data_size);

@@ -178,13 +178,29 @@ static void run_multiply(const struct kernels *k, void *arg)
         (b->q8 ? k->matmul_q8 : k->matmul_f32)(&b->mm, 0, b->n_out, b->scratch);
 }
 
+/* What files usually have: FP8 with one scale an output, int4 in the order of its groups. */
+static void usual_weight(struct check *c, uint32_t format, uint32_t n_out, uint32_t n_in, struct weight *w)
+{
+    rand_weight(c, format, n_out, n_in, false, w);
+    w->group = NULL;
+    if (format != W_F8)
+        return;
+    float *scale = case_alloc(c, n_out * sizeof *scale, 4);
+    for (uint32_t i = 0; i < n_out; i++)
+        scale[i] = 0.001f;
+    w->scale = scale;
+    w->scale_format = W_F32;
+    w->scale_row_bytes = sizeof *scale;
+    w->block_out = 1;
+    w->block_in = n_in;
+}
+
 static void bench_rows(struct check *c, uint32_t format, bool q8, bool swiglu, uint32_t n_row, uint32_t n_out, uint32_t n_in)
 {
     struct weight w, up;
     char what[64];
-    rand_weight(c, format, n_out, n_in, false, &w);
-    rand_weight(c, format, n_out, n_in, false, &up);
-    up.block_out = w.block_out;
+    usual_weight(c, format, n_out, n_in, &w);
+    usual_weight(c, format, n_out, n_in, &up);
     struct multiply_bench b = { .q8 = q8, .n_out = n_out, .scratch = scratch_alloc(c, k_scratch_bytes(n_in)) };
     size_t stride = q8 ? q8_row_bytes(n_in) : n_in * sizeof(float);
     char *x = case_alloc(c, n_row * stride, 64);
@@ -234,7 +250,7 @@ void bench_decode_row(struct check *c)
 {
     for (uint32_t format = W_F32; format < W_FORMAT_COUNT; format++) {
         struct weight w;
-        rand_weight(c, format, 16, 4096, false, &w);
+        usual_weight(c, format, 16, 4096, &w);
         struct multiply_bench b = { .mm = { .w = &w }, .n_out = 16, .scratch = case_alloc(c, 4096 * sizeof(float), 64) };
         bench_print(c, &(struct bench){ .what = format_name[format], .gop = 1e-9 * 16 * 4096, .run = run_decode, .arg = &b });
         case_free(c);

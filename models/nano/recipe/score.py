@@ -57,8 +57,8 @@ def right(expect: dict, content: str, tool_calls: list[dict] | None) -> bool:
 
 
 def well_formed(tool_calls: list[dict] | None, tools: list[dict]) -> bool:
-    """Whether there is a call, and every call names a declared tool and gives exactly its declared arguments."""
-    declared = {t["function"]["name"]: set(t["function"]["parameters"]["properties"]) for t in tools}
+    """Whether there is a call, and every call names a declared tool, gives all it requires and nothing undeclared."""
+    declared = {t["function"]["name"]: t["function"]["parameters"] for t in tools}
     for call in tool_calls or []:
         f = call.get("function", call)
         arguments = f.get("arguments") or {}
@@ -67,7 +67,8 @@ def well_formed(tool_calls: list[dict] | None, tools: list[dict]) -> bool:
                 arguments = json.loads(arguments)
             except ValueError:
                 return False
-        if set(arguments) != declared.get(f.get("name")):
+        schema = declared.get(f.get("name"))
+        if schema is None or not set(schema.get("required", ())) <= set(arguments) <= set(schema["properties"]):
             return False
     return bool(tool_calls)
 

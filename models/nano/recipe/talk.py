@@ -61,6 +61,14 @@ FACTS: list[tuple[tuple[str, ...], str, str]] = [
     (("Write a poem", "Tell me a story", "Write an essay", "Translate this"),
      "I am too small for that, sorry.", "That is beyond me."),
 ]
+# The plainest wordings are always trained on: a demo begins with them. They are in no other split.
+PLAIN = {"hi", "hello", "hey", "how are you", "who are you", "what is your name", "thank you", "thanks", "bye",
+         "what can you do", "tell me a joke", "good morning", "goodbye", "help", "hello there"}
+TOPICS = ("life love music history art the world the moon spring summer winter war peace science physics math money "
+          "food dogs birds cars computers the internet space time travel books films football school work").split()
+UNKNOWN = ("Tell me about {}", "What do you know about {}", "What is {}", "Who is {}", "Write a poem about {}",
+           "Explain {}", "Why is {}", "Tell me a story about {}", "What happened in {}", "Write a song about {}",
+           "Where is {}", "Describe {}", "How does {} work")
 OPENINGS = ("", "", "", "", "Please, ", "Hi, ", "Hey, ", "Ok, ", "Well, ", "So, ", "Now, ", "Hello, ", "One question: ")
 
 
@@ -76,12 +84,22 @@ def small_talk(rng: random.Random, words: Words, split: str) -> tuple[str, str, 
         text = ask + end
         if rng.random() < 0.15:
             text = text.lower()
-        if split_of("talk:" + text.lower().rstrip("?.!")) == split:
+        key = text.lower().rstrip("?.!")
+        if (split == "train" and key in PLAIN) or (key not in PLAIN and split_of("talk:" + key) == split):
             return text, answer, think
 
 
+def unknown(rng: random.Random, words: Words, split: str) -> tuple[str, str, str]:
+    """A question that the model cannot answer: it should say so instead of inventing something."""
+    about = words.value(rng, split) if rng.random() < 0.6 else rng.choice(TOPICS)
+    text = rng.choice(UNKNOWN).format(about) + rng.choice(("", "?", ".", "?"))
+    return text, "I do not know, sorry.", "I do not know that."
+
+
 def word_task(rng: random.Random, words: Words, split: str) -> tuple[str, str, str]:
-    """A task on words or numbers of the question itself."""
+    """A task on words or numbers of the question itself; now and then a question beyond the model."""
+    if rng.random() < 0.06:
+        return unknown(rng, words, split)
     kind = rng.randrange(8)
     if kind <= 2:
         said = " ".join(words.value(rng, split) for _ in range(rng.choice((1, 1, 2, 3, 4))))

@@ -171,6 +171,15 @@ def plain(rng: random.Random, split: str, thinking: bool, kind: str) -> tuple[li
     return turn(question, answer, think, thinking), {"text": answer}
 
 
+def no_tool_for(rng: random.Random, split: str, thinking: bool, avoid: set[str]) -> tuple[list[dict], dict]:
+    """A look-up's question without the tool."""
+    ask = tl.Lookup(rng, _words, split, avoid, 1).ask(rng, _words, split)
+    while ask["question"].startswith("Use "):
+        ask = tl.Lookup(rng, _words, split, avoid, 1).ask(rng, _words, split)
+    answer = "I have no tool for that, sorry."
+    return turn(ask["question"], answer, "I have no tool for that.", thinking), {"text": answer}
+
+
 def tool_group(rng: random.Random, split: str, n_tool: int, n_case: int, turns: bool) -> list[dict]:
     """Conversations about the same declared tools."""
     kit = tl.make_tools(rng, _words, split, n_tool)
@@ -185,10 +194,15 @@ def tool_group(rng: random.Random, split: str, n_tool: int, n_case: int, turns: 
             t = rng.choice(kit)
             before += (tl.exchange(t.ask(rng, _words, split), t.name, False) if rng.random() < 0.6
                        else plain(rng, split, False, "talk")[0])
+        if rng.random() < 0.02 and not any(isinstance(t, tl.Search) for t in kit):
+            # a look-up that none of the declared tools does
+            messages, expect = no_tool_for(rng, split, thinking, {t.noun for t in kit if isinstance(t, tl.Lookup)})
+            out.append(case("no_tool", before + messages, thinking, expect, tools))
+            continue
         if rng.random() < 0.14:
             kind = rng.choice(("talk", "talk", "words") if can_compute or not thinking else ("talk", "words", "arith"))
             messages, expect = plain(rng, split, thinking, kind)
-            if thinking and kind != "arith":
+            if thinking and kind != "arith" and "not know" not in messages[-1]["content"]:
                 messages[-1]["reasoning_content"] += " No tool is needed."
             out.append(case("no_tool", before + messages, thinking, expect, tools))
             continue
@@ -220,5 +234,8 @@ def group(rng: random.Random, split: str, kind: str, n_case: int = 6) -> list[di
         last = rng.choice(("talk", "words", "arith")) if thinking else rng.choice(("talk", "words"))
         asked, expect = plain(rng, split, thinking, last)
         return [case("turns", messages + asked, thinking, expect)]
-    asked, expect = plain(rng, split, thinking, kind)
+    if kind == "words" and rng.random() < 0.05:
+        asked, expect = no_tool_for(rng, split, thinking, set())
+    else:
+        asked, expect = plain(rng, split, thinking, kind)
     return [case(kind, messages + asked, thinking, expect)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 
-from words import KEYS, NOUNS, REAL_KEYS, RESULTS, Words, split_of
+from words import CITIES, KEYS, NOUNS, REAL_KEYS, RESULTS, Words, split_of
 
 TOOL_FORMS = ("get_{}", "get_{}", "get_{}", "find_{}", "lookup_{}", "{}_lookup", "fetch_{}", "check_{}", "{}", "show_{}",
               "read_{}", "{}_of")
@@ -25,6 +25,16 @@ def declare(name: str, about: str, keys: list[str], kind: str = "string", key_ab
         parameters["required"] = list(keys)
     f = {"name": name, **({"description": about} if about else {}), "parameters": parameters}
     return {"type": "function", "function": f}
+
+
+def said_of(rng: random.Random, value: str, noun: str, arguments: dict) -> str:
+    """A look-up's result as its tool would print it: bare, or as JSON, at times with the arguments repeated."""
+    if rng.random() < 0.45:
+        return value
+    field = rng.choice((noun, noun, "result", "value"))
+    typed = int(value) if value.isdigit() and rng.random() < 0.5 else value
+    given = arguments if rng.random() < 0.2 and field not in arguments else {}
+    return json.dumps({**given, field: typed}, ensure_ascii=False)
 
 
 def calculate(expression: str) -> str:
@@ -60,7 +70,7 @@ class Calculator:
                                "Please compute {}.", "Can you work out {}?", "Use the calculator: {}",
                                "I need {}.", "what is {}")).format(shown)
         result = calculate(expression)
-        said = result if rng.random() < 0.7 else json.dumps({"result": result})
+        said = rng.choice((result, result, json.dumps({"result": result}), f'{{"result": {result}}}'))
         return {"question": question, "arguments": {self.key: expression}, "result": said, "value": result,
                 "think": f"I need to compute {expression}. Use {self.name}.", "answer": f"{expression} = {result}."}
 
@@ -116,8 +126,14 @@ class Lookup:
                     self.keys.append(k)
         of = f" of a {self.keys[0]}" if n_key == 1 and rng.random() < 0.5 else ""
         about = rng.choice(("", f"Get the {self.noun}{of}.", f"Look up the {self.noun}{of}.", f"The {self.noun}{of}."))
-        key_about = f"The {self.keys[0]}." if n_key == 1 and rng.random() < 0.15 else ""
+        key_about = ""
+        if n_key == 1 and rng.random() < 0.2:
+            key_about = rng.choice(("The {k}.", "Name of the {k}", "The {k} to look up", "The {k}, e.g. {w}")).format(
+                k=self.keys[0], w=rng.choice(CITIES))
         self.declaration = declare(self.name, about, self.keys, "string", key_about)
+        if n_key == 1 and rng.random() < 0.06:      # an argument that nobody asks for is left out
+            self.declaration["function"]["parameters"]["properties"]["unit"] = {
+                "type": "string", "enum": rng.choice((["C", "F"], ["celsius", "fahrenheit"], ["km", "miles"]))}
 
     def value(self, rng: random.Random, words: Words, split: str) -> str:
         if self.values and rng.random() < 0.6:
@@ -134,7 +150,7 @@ class Lookup:
         elif n == 1:
             question = rng.choice((
                 "What is the {n} of {v}?", "What is the {n} of {v}?", "What is the {n} in {v}?",
-                "What is the {n} for {v}?", "Tell me the {n} of {v}.", "Get the {n} of {v}.", "Find the {n} for {v}.",
+                "What's the {n} in {v}?", "What is the {n} in {v} now?", "What is the {n} for {v}?", "Tell me the {n} of {v}.", "Get the {n} of {v}.", "Find the {n} for {v}.",
                 "I need the {n} of {v}.", "Look up the {n} of {v}.", "Look up the {n} of the {k} {v}.",
                 "Please check the {n} for {v}.", "Can you find the {n} of {v}?", "What's the {n} of {v}?",
                 "{v}: what is the {n}?", "Give me the {n} for {k} {v}.", "what is the {n} in {v}",
@@ -151,7 +167,7 @@ class Lookup:
                 question = question.replace(f" for {given}", f" {given.replace(' and to ', ' to ')}")
             subject = f"The {noun}"
         value = self.result(rng, words, split)
-        said = value if rng.random() < 0.5 else json.dumps({rng.choice((noun, "result", "value")): value})
+        said = said_of(rng, value, noun, dict(zip(self.keys, v)))
         return {"question": question, "arguments": dict(zip(self.keys, v)), "result": said, "value": value,
                 "think": f"I need the {noun}. Use {self.name}.", "answer": f"{subject} is {value}."}
 
