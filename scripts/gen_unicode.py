@@ -15,8 +15,8 @@ N_CODE_POINT = 0x110000
 CLASSES = {"L": 1, "N": 2, "S": 3}
 
 HEAD = """\
-/* tok_unicode.c: the classes of all code points, made by scripts/gen_unicode.py; do not edit. {note}
- * A block holds {block} code points, two bits each, the first in the low bits.
+/* tok_unicode.c: the classes of all code points (Unicode 16.0), made by scripts/gen_unicode.py; do
+ * not edit. A block holds {block} code points, two bits each, the first in the low bits.
  */
 #include "tok_int.h"
 
@@ -59,7 +59,7 @@ def main() -> None:
     index = [blocks.setdefault(pack(table[i:i + BLOCK]), len(blocks)) for i in range(0, N_CODE_POINT, BLOCK)]
     if len(blocks) > 256:
         sys.exit("more than 256 different blocks: widen the index")
-    head = HEAD.format(note="Unicode 16.0.", block=BLOCK)
+    head = HEAD.format(block=BLOCK)
     text = head + c_array(f"const uint8_t tok_class_index[{len(index)}]", index) + "\n"
     text += c_array(f"const uint8_t tok_class_block[{len(blocks) * BLOCK // 4}]", list(b"".join(blocks)))
     Path(sys.argv[2]).write_text(text)

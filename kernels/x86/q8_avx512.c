@@ -1,20 +1,24 @@
-/* q8_avx512.c: matmul_q8 and swiglu_q8 with AVX-512 and VNNI. Owns nothing; see q8_drive.h for the walk and the scratch.
+/* q8_avx512.c: matmul_q8 and swiglu_q8 with AVX-512 and VNNI. Owns nothing; see q8_drive.h for the
+ * walk and the scratch.
  *
- * 16 outputs are the lanes of a register. For a group of 32 inputs, 8 vpdpbusd add weight quads (unsigned, see q8_unpack.h)
- * times a broadcast quad of activations; the sum starts from -offset * sum(x), so that the offset costs nothing. Per row,
- * group and 16 outputs: 8 dots, 1 conversion, 1 multiply, 1 fma; the dots bound it.
+ * 16 outputs are the lanes of a register. For a group of 32 inputs, 8 vpdpbusd add weight quads
+ * (unsigned, see q8_unpack.h) times a broadcast quad of activations; the sum starts from -offset *
+ * sum(x), so that the offset costs nothing. Per row, group and 16 outputs: 8 dots, 1 conversion, 1
+ * multiply, 1 fma; the dots bound it.
  *
- * Many rows: a span of 256 inputs is unpacked to L1, then 8 rows at a time keep a group's 8 quads in registers.
- * One or two rows of Q4_0 or Q8_0: unpacked in registers, nothing is stored.
+ * Many rows: a span of 256 inputs is unpacked to L1, then 8 rows at a time keep a group's 8 quads
+ * in registers. One or two rows of Q4_0 or Q8_0: unpacked in registers, nothing is stored.
  */
 #include "q8_drive.h"
 #include "x86.h"
 
-/* acc += w (unsigned bytes) . x (4 signed bytes, broadcast). gcc 12 loads the broadcast into a register of its own when
- * left to itself. */
+/* acc += w (unsigned bytes) . x (4 signed bytes, broadcast). gcc 12 loads the broadcast into a
+ * register of its own when left to itself. */
 ALWAYS __m512i dot(__m512i acc, __m512i w, const uint8_t *x)
 {
-    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const int32_t *)(const void *)x));
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0"
+            : "+v"(acc)
+            : "v"(w), "m"(*(const int32_t *)(const void *)x));
     return acc;
 }
 
@@ -25,9 +29,10 @@ ALWAYS __m512 broadcast_f32(const uint8_t *p)
     return _mm512_set1_ps(v);
 }
 
-/* What a row adds to the sums of a span's groups, one lane a group of 16 (of 32: lane 2 b): the integer start
- * -offset * sum(x), or with a minimum the float dx * sum(x). */
-ALWAYS __m512i row_terms(const uint8_t *x, uint32_t n_in, uint32_t k, int32_t offset, uint32_t group, bool has_min)
+/* What a row adds to the sums of a span's groups, one lane a group of 16 (of 32: lane 2 b): the
+ * integer start -offset * sum(x), or with a minimum the float dx * sum(x). */
+ALWAYS __m512i row_terms(
+    const uint8_t *x, uint32_t n_in, uint32_t k, int32_t offset, uint32_t group, bool has_min)
 {
     __m512i sum = _mm512_loadu_si512(x + q8_sum_at(n_in) + k / 4);
     if (group == 32)
@@ -41,8 +46,8 @@ ALWAYS __m512i row_terms(const uint8_t *x, uint32_t n_in, uint32_t k, int32_t of
 }
 
 /* R rows through a span in scratch: acc[row][lane] goes on. */
-ALWAYS void span_rows(const struct panel *p, const struct span *s, const uint8_t *const *row, uint32_t k, float (*acc)[LANES],
-    const uint32_t R, const uint32_t group, const bool has_min)
+ALWAYS void span_rows(const struct panel *p, const struct span *s, const uint8_t *const *row,
+    uint32_t k, float (*acc)[LANES], const uint32_t R, const uint32_t group, const bool has_min)
 {
     uint32_t left = (p->n_in - k) / 32, n_block = left < SPAN_BLOCKS ? left : SPAN_BLOCKS;
     const uint8_t *x[8];
@@ -75,7 +80,8 @@ ALWAYS void span_rows(const struct panel *p, const struct span *s, const uint8_t
                 __m512 dd = _mm512_mul_ps(d, broadcast_f32(x[r] + scale_at + 4 * b));
                 a[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), dd, a[r]);
                 if (has_min)
-                    a[r] = _mm512_fmadd_ps(_mm512_loadu_ps(s->min[i]), _mm512_castsi512_ps(t), a[r]);
+                    a[r] =
+                        _mm512_fmadd_ps(_mm512_loadu_ps(s->min[i]), _mm512_castsi512_ps(t), a[r]);
             }
         }
     }
@@ -84,8 +90,8 @@ ALWAYS void span_rows(const struct panel *p, const struct span *s, const uint8_t
         _mm512_storeu_ps(acc[r], a[r]);
 }
 
-ALWAYS void span_all_rows(const struct panel *p, const struct span *s, const struct row_span *rs, uint32_t k,
-    float (*acc)[LANES], const uint32_t group, const bool has_min)
+ALWAYS void span_all_rows(const struct panel *p, const struct span *s, const struct row_span *rs,
+    uint32_t k, float (*acc)[LANES], const uint32_t group, const bool has_min)
 {
     const uint8_t *x[8];
     uint32_t i = 0;
@@ -111,21 +117,22 @@ ALWAYS void span_all_rows(const struct panel *p, const struct span *s, const str
         span_rows(p, s, rest, k, acc + i, 1, group, has_min);
 }
 
-typedef void span_kernel(const struct panel *p, const struct span *s, const struct row_span *rs, uint32_t k,
-    float (*acc)[LANES]);
+typedef void span_kernel(const struct panel *p, const struct span *s, const struct row_span *rs,
+    uint32_t k, float (*acc)[LANES]);
 
-#define SPAN_KERNEL(name, group, has_min)                                                                    \
-    static void name(const struct panel *p, const struct span *s, const struct row_span *rs, uint32_t k,     \
-        float (*acc)[LANES])                                                                                 \
-    {                                                                                                        \
-        span_all_rows(p, s, rs, k, acc, group, has_min);                                                     \
+#define SPAN_KERNEL(name, group, has_min)                                                          \
+    static void name(const struct panel *p, const struct span *s, const struct row_span *rs,       \
+        uint32_t k, float(*acc)[LANES])                                                            \
+    {                                                                                              \
+        span_all_rows(p, s, rs, k, acc, group, has_min);                                           \
     }
 SPAN_KERNEL(span_32, 32, false)
 SPAN_KERNEL(span_32_min, 32, true)
 SPAN_KERNEL(span_16, 16, false)
 SPAN_KERNEL(span_16_min, 16, true)
 
-static void sums_by_span(const struct panel *p, const struct row_span *rs, struct span *s, float (*acc)[LANES])
+static void sums_by_span(
+    const struct panel *p, const struct row_span *rs, struct span *s, float (*acc)[LANES])
 {
     span_kernel *kernel = p->format->group == 32 ? (p->format->has_min ? span_32_min : span_32)
                                                  : (p->format->has_min ? span_16_min : span_16);
@@ -133,15 +140,18 @@ static void sums_by_span(const struct panel *p, const struct row_span *rs, struc
     memset(acc, 0, rs->n * sizeof *acc);
     for (uint32_t k = 0; k < p->n_in; k += SPAN, at += p->format->span_bytes) {
         uint32_t left = (p->n_in - k) / 32;
-        prefetch_next(p, at);
+        prefetch_next(p, at, 0);
         p->format->unpack(at, p->stride, left < SPAN_BLOCKS ? left : SPAN_BLOCKS, s);
+        prefetch_next(p, at, 1);
         kernel(p, s, rs, k, acc);
     }
 }
 
-/* ---- one or two rows, in registers ------------------------------------------------------------------------------------ */
+/* ---- one or two rows, in registers
+ * ------------------------------------------------------------------------------------ */
 
-/* Two chains, for latency. Q4_0's second takes the high nibbles where they are, 16 times their value. */
+/* Two chains, for latency. Q4_0's second takes the high nibbles where they are, 16 times their
+ * value. */
 struct block_sum {
     __m256i a, b;
 };
@@ -151,8 +161,8 @@ ALWAYS struct block_sum sum_begin(int32_t start)
     return (struct block_sum){ _mm256_set1_epi32(start), _mm256_setzero_si256() };
 }
 
-ALWAYS void sum_word(struct block_sum *s, __m256i w, const int32_t valid, const uint8_t *x, const uint32_t format,
-    const bool odd)
+ALWAYS void sum_word(struct block_sum *s, __m256i w, const int32_t valid, const uint8_t *x,
+    const uint32_t format, const bool odd)
 {
     __m256i xq = _mm256_set1_epi32(word32(x));
     if (format == W_Q4_0) {
@@ -178,7 +188,8 @@ ALWAYS int32_t direct_offset(const uint32_t format) { return format == W_Q4_0 ? 
 
 #include "q8_direct.h"
 
-static void sums(const struct panel *p, const struct row_span *rs, struct span *s, float (*acc)[LANES])
+static void sums(
+    const struct panel *p, const struct row_span *rs, struct span *s, float (*acc)[LANES])
 {
     direct_kernel *direct = direct_of(p->weight_format, rs->n);
     if (direct)
@@ -187,13 +198,16 @@ static void sums(const struct panel *p, const struct row_span *rs, struct span *
         sums_by_span(p, rs, s, acc);
 }
 
-/* ---- SwiGLU ------------------------------------------------------------------------------------------------------------ */
+/* ---- SwiGLU
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 /* k_exp of the reference, step by step. */
 static inline __m512 exp_512(__m512 x)
 {
     const __m512 round = _mm512_set1_ps(0x1.8p+23f);
-    __m512 z = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), round), n = _mm512_sub_ps(z, round);
+    __m512 z = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), round),
+           n = _mm512_sub_ps(z, round);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
     __m512 p = _mm512_set1_ps(0x1.6a23c2p-10f);
@@ -203,8 +217,10 @@ static inline __m512 exp_512(__m512 x)
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fffffcp-2f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(z), 23)));
-    p = _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.3f), _CMP_LT_OQ), _mm512_setzero_ps());
+    p = _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(z), 23)));
+    p = _mm512_mask_mov_ps(
+        p, _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.3f), _CMP_LT_OQ), _mm512_setzero_ps());
     p = _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, _mm512_set1_ps(88.7f), _CMP_GT_OQ),
         _mm512_castsi512_ps(_mm512_set1_epi32(0x7f800000)));
     return _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
@@ -213,12 +229,15 @@ static inline __m512 exp_512(__m512 x)
 static void silu_mul(float *gate, const float *up)
 {
     __m512 g = _mm512_loadu_ps(gate), one = _mm512_set1_ps(1.0f);
-    __m512 minus = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(g), _mm512_set1_epi32((int)0x80000000u)));
+    __m512 minus = _mm512_castsi512_ps(
+        _mm512_xor_si512(_mm512_castps_si512(g), _mm512_set1_epi32((int)0x80000000u)));
     __m512 s = _mm512_div_ps(one, _mm512_add_ps(one, exp_512(minus)));
     _mm512_storeu_ps(gate, _mm512_mul_ps(_mm512_mul_ps(g, s), _mm512_loadu_ps(up)));
 }
 
-/* ---- the table ---------------------------------------------------------------------------------------------------------- */
+/* ---- the table
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static const struct q8_isa isa = { sums, silu_mul };
 

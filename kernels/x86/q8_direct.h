@@ -1,15 +1,16 @@
-/* q8_direct.h: one or two rows of activations with Q4_0 or Q8_0, unpacked in registers: decoding, bound by memory. Static in
- * each including file, which defines before it how a block's integers are summed, for 8 outputs:
+/* q8_direct.h: one or two rows of activations with Q4_0 or Q8_0, unpacked in registers: decoding,
+ * bound by memory. Static in each including file, which defines before it how a block's integers
+ * are summed, for 8 outputs:
  *
  *   struct block_sum
  *   struct block_sum sum_begin(int32_t start)         start: -offset * sum(x)
- *   void sum_word(s, w, valid, x, format, odd)        adds a word of each of 8 outputs times the activations at x; bytes of w
- *                                                     that are not quants have zeros in valid; odd: of every second word
+ *   void sum_word(s, w, valid, x, format, odd)        adds a word of each of 8 outputs times the
+ * activations at x; bytes of w that are not quants have zeros in valid; odd: of every second word
  *   __m256i sum_end(s, format)
  *   int32_t direct_offset(format)                     of the quants as sum_word takes them
  *
- * What bounds the code is loads of 16 weight rows: 16 bytes each, scales with them, into 256-bit registers (a load into a
- * part of a 512-bit register takes as long as two of those).
+ * What bounds the code is loads of 16 weight rows: 16 bytes each, scales with them, into 256-bit
+ * registers (a load into a part of a 512-bit register takes as long as two of those).
  */
 #ifndef GLM_KERNELS_X86_Q8_DIRECT_H
 #define GLM_KERNELS_X86_Q8_DIRECT_H
@@ -21,11 +22,12 @@
 struct direct {
     const uint8_t *x[DIRECT_ROWS], *scale[DIRECT_ROWS]; /* of the span */
     int32_t start[DIRECT_ROWS][16];
-    struct block_sum sum[DIRECT_ROWS][2];               /* [row][half] of the block */
+    struct block_sum sum[DIRECT_ROWS][2]; /* [row][half] of the block */
     __m256 a[DIRECT_ROWS][2];
 };
 
-ALWAYS void span_begin(struct direct *v, const uint8_t *row, uint32_t r, uint32_t n_in, uint32_t k, int32_t offset)
+ALWAYS void span_begin(
+    struct direct *v, const uint8_t *row, uint32_t r, uint32_t n_in, uint32_t k, int32_t offset)
 {
     const uint8_t *sum = row + q8_sum_at(n_in) + k / 4;
     v->x[r] = row + k;
@@ -45,7 +47,8 @@ ALWAYS void block_begin(struct direct *v, const uint32_t R, const uint32_t b)
         v->sum[r][0] = v->sum[r][1] = sum_begin(v->start[r][2 * b]);
 }
 
-ALWAYS void block_end(struct direct *v, const uint32_t R, const uint32_t b, const uint32_t format, const __m256 d[2])
+ALWAYS void block_end(
+    struct direct *v, const uint32_t R, const uint32_t b, const uint32_t format, const __m256 d[2])
 {
 #pragma GCC unroll 2
     for (uint32_t r = 0; r < R; r++) {
@@ -58,13 +61,14 @@ ALWAYS void block_end(struct direct *v, const uint32_t R, const uint32_t b, cons
     }
 }
 
-/* A span of 8 blocks: 4-byte words, n of them a block, that two bytes of scale shift by half a word in every second block.
- * Words of two blocks of Q4_0, n = 4:
+/* A span of 8 blocks: 4-byte words, n of them a block, that two bytes of scale shift by half a word
+ * in every second block. Words of two blocks of Q4_0, n = 4:
  *
  *   [d d 0 1][2 - 5][6 - 9][10 - 13][14 15 d' d'][0' - 3'][4' - 7'][8' - 11'][12' - 15']
  *
  * Bytes that are not quants are zeroed; what they are multiplied with then does not matter. */
-ALWAYS void direct_span(struct direct *v, const struct panel *p, const uint8_t *at, const uint32_t R, const uint32_t format)
+ALWAYS void direct_span(struct direct *v, const struct panel *p, const uint8_t *at,
+    const uint32_t R, const uint32_t format)
 {
     const uint32_t n = format == W_Q4_0 ? 4 : 8;
     __m256i t[2][4];
@@ -104,15 +108,16 @@ ALWAYS void direct_span(struct direct *v, const struct panel *p, const uint8_t *
 }
 
 /* The blocks of a last, short span. */
-ALWAYS void direct_blocks(struct direct *v, const struct panel *p, const uint8_t *at, uint32_t n_block, const uint32_t R,
-    const uint32_t format)
+ALWAYS void direct_blocks(struct direct *v, const struct panel *p, const uint8_t *at,
+    uint32_t n_block, const uint32_t R, const uint32_t format)
 {
     const uint32_t block_bytes = weight_block(format).bytes;
     for (uint32_t b = 0; b < n_block; b++, at += block_bytes) {
         const uint8_t *from[2] = { at, at + 8 * p->stride };
         __m256 d[2] = { gather_f16(from[0], p->stride), gather_f16(from[1], p->stride) };
         if (p->ahead)
-            prefetch(p->data + p->ahead + (size_t)(at - p->data) * LANES, (size_t)LANES * block_bytes);
+            prefetch(
+                p->data + p->ahead + (size_t)(at - p->data) * LANES, (size_t)LANES * block_bytes);
         block_begin(v, R, b);
 #pragma GCC unroll 2
         for (uint32_t h = 0; h < 2; h++) {
@@ -123,15 +128,16 @@ ALWAYS void direct_blocks(struct direct *v, const struct panel *p, const uint8_t
 #pragma GCC unroll 4
                 for (uint32_t j = 0; j < 4; j++)
                     for (uint32_t r = 0; r < R; r++)
-                        sum_word(&v->sum[r][h], t[j], -1, v->x[r] + 32 * b + (i - 2) + 4 * j, format, j % 2);
+                        sum_word(&v->sum[r][h], t[j], -1, v->x[r] + 32 * b + (i - 2) + 4 * j,
+                            format, j % 2);
             }
         }
         block_end(v, R, b, format, d);
     }
 }
 
-ALWAYS void direct_rows(const struct panel *p, const struct row_span *rs, float (*acc)[LANES], const uint32_t R,
-    const uint32_t format)
+ALWAYS void direct_rows(const struct panel *p, const struct row_span *rs, float (*acc)[LANES],
+    const uint32_t R, const uint32_t format)
 {
     struct direct v;
     const uint8_t *at = p->data;
@@ -155,10 +161,10 @@ ALWAYS void direct_rows(const struct panel *p, const struct row_span *rs, float 
 
 typedef void direct_kernel(const struct panel *p, const struct row_span *rs, float (*acc)[LANES]);
 
-#define DIRECT_KERNEL(name, R, format)                                                       \
-    static void name(const struct panel *p, const struct row_span *rs, float (*acc)[LANES])  \
-    {                                                                                        \
-        direct_rows(p, rs, acc, R, format);                                                  \
+#define DIRECT_KERNEL(name, R, format)                                                             \
+    static void name(const struct panel *p, const struct row_span *rs, float(*acc)[LANES])         \
+    {                                                                                              \
+        direct_rows(p, rs, acc, R, format);                                                        \
     }
 DIRECT_KERNEL(q4_0_direct_1, 1, W_Q4_0)
 DIRECT_KERNEL(q4_0_direct_2, 2, W_Q4_0)

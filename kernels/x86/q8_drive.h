@@ -1,7 +1,9 @@
-/* q8_drive.h: walks a matrix multiply on Q8 rows in panels of 16 outputs and puts finished sums where they belong; what is
- * inside of a panel comes from the including file (q8_avx2.c, q8_avx512.c). Static in each.
+/* q8_drive.h: walks a matrix multiply on Q8 rows in panels of 16 outputs and puts finished sums
+ * where they belong; what is inside of a panel comes from the including file (q8_avx2.c,
+ * q8_avx512.c). Static in each.
  *
- * scratch: acc [2][CHUNK][16] float, one span, then a copy of up to 16 weight rows where a matrix has fewer outputs.
+ * scratch: acc [2][CHUNK][16] float, one span, then a copy of up to 16 weight rows where a matrix
+ * has fewer outputs.
  */
 #ifndef GLM_KERNELS_X86_Q8_DRIVE_H
 #define GLM_KERNELS_X86_Q8_DRIVE_H
@@ -16,14 +18,16 @@ struct q8_scratch {
     uint8_t rows[]; /* [16][row bytes] */
 };
 
-/* 16 weight rows from data on, of which lanes [lane_begin, lane_end) are wanted; lane 0 is output `out`. */
+/* 16 weight rows from data on, of which lanes [lane_begin, lane_end) are wanted; lane 0 is output
+ * `out`. */
 struct panel {
     const uint8_t *data;
     size_t stride;
     const struct q8_format *format;
     uint32_t n_in, out, lane_begin, lane_end;
     uint32_t weight_format;
-    size_t ahead; /* bytes to the same place of the next panel, which is prefetched; 0: there is none */
+    size_t ahead; /* bytes to the same place of the next panel, which is prefetched; 0: there is
+                     none */
     bool first;   /* nobody prefetched this panel */
 };
 
@@ -35,7 +39,8 @@ struct row_span {
 
 struct q8_isa {
     /* Sums of a panel: acc[row][lane]. */
-    void (*sums)(const struct panel *p, const struct row_span *r, struct span *s, float (*acc)[LANES]);
+    void (*sums)(
+        const struct panel *p, const struct row_span *r, struct span *s, float (*acc)[LANES]);
     /* gate[lane] becomes silu(gate) * up. */
     void (*silu_mul)(float *gate, const float *up);
 };
@@ -54,8 +59,8 @@ ALWAYS void prefetch(const uint8_t *p, size_t bytes)
         _mm_prefetch((const char *)p + line, _MM_HINT_T1);
 }
 
-/* A call's first panel, which nobody prefetched: at the beginning of a span, what comes soon in the same rows, and at the
- * beginning of the rows all up to there. */
+/* A call's first panel, which nobody prefetched: at the beginning of a span, what comes soon in the
+ * same rows, and at the beginning of the rows all up to there. */
 static inline void prefetch_rows(const struct panel *p, const uint8_t *at)
 {
     const uint32_t distance = 4u * p->format->span_bytes;
@@ -65,26 +70,36 @@ static inline void prefetch_rows(const struct panel *p, const uint8_t *at)
         prefetch(soon, bytes);
 }
 
-/* While a span at `at` is computed: the same share of the next panel. Its rows lie behind one another, so that the share
- * is taken as one run of bytes. */
-static inline void prefetch_next(const struct panel *p, const uint8_t *at)
+/* While a span at `at` is computed: the same share of the next panel, one half before it is
+ * unpacked and the other after: all at once would hold up the loads. Rows lie behind one another,
+ * so that the share is taken as one run of bytes. */
+static inline void prefetch_next(const struct panel *p, const uint8_t *at, uint32_t half)
 {
-    if (p->ahead)
-        prefetch(p->data + p->ahead + (size_t)(at - p->data) * LANES, p->format->span_bytes * (size_t)LANES);
-    if (p->first)
+    size_t bytes = p->format->span_bytes * (size_t)LANES, first = bytes / 128 * 64;
+    const uint8_t *next = p->data + p->ahead + (size_t)(at - p->data) * LANES;
+    if (half == 0 && p->first)
         prefetch_rows(p, at);
+    if (p->ahead)
+        prefetch(half ? next + first : next, half ? bytes - first : first);
 }
 
-/* The panel that holds output `out` and, up to out_end, those after it. It never reaches behind the matrix's last row: at
- * the end it begins earlier, and a matrix of fewer than 16 outputs is copied, its last row repeated. */
-static inline struct panel panel_at(const struct weight *w, uint32_t out, uint32_t out_end, uint8_t *copy)
+/* The panel that holds output `out` and, up to out_end, those after it. It never reaches behind the
+ * matrix's last row: at the end it begins earlier, and a matrix of fewer than 16 outputs is copied,
+ * its last row repeated. */
+static inline struct panel panel_at(
+    const struct weight *w, uint32_t out, uint32_t out_end, uint8_t *copy)
 {
     uint32_t base = out + LANES <= w->n_out ? out : w->n_out < LANES ? 0 : w->n_out - LANES;
     uint32_t end = out_end - base < LANES ? out_end - base : LANES;
     struct panel p = {
-        .data = (const uint8_t *)w->data + base * w->row_bytes, .stride = w->row_bytes,
-        .format = &q8_formats[w->format], .weight_format = w->format,
-        .n_in = w->n_in, .out = base, .lane_begin = out - base, .lane_end = end,
+        .data = (const uint8_t *)w->data + base * w->row_bytes,
+        .stride = w->row_bytes,
+        .format = &q8_formats[w->format],
+        .weight_format = w->format,
+        .n_in = w->n_in,
+        .out = base,
+        .lane_begin = out - base,
+        .lane_end = end,
     };
     if (w->n_out < LANES) {
         struct weight_block b = weight_block(w->format);
@@ -106,7 +121,8 @@ static inline void panel_order(struct panel *p, bool first, bool last)
 }
 
 /* acc[lane] to y[row, out]. */
-static inline void matmul_put(const struct matmul *mm, const struct panel *p, uint32_t row, const float *acc)
+static inline void matmul_put(
+    const struct matmul *mm, const struct panel *p, uint32_t row, const float *acc)
 {
     float *y = mm->y + row * mm->y_stride + p->out;
     const float *bias = mm->bias ? mm->bias + p->out : NULL;
@@ -118,7 +134,8 @@ static inline void matmul_put(const struct matmul *mm, const struct panel *p, ui
     }
 }
 
-static inline void drive_matmul(const struct q8_isa *isa, const struct matmul *mm, uint32_t begin, uint32_t end, void *scratch)
+static inline void drive_matmul(
+    const struct q8_isa *isa, const struct matmul *mm, uint32_t begin, uint32_t end, void *scratch)
 {
     struct q8_scratch *t = scratch;
     for (uint32_t out = begin; out < end;) {
@@ -135,7 +152,8 @@ static inline void drive_matmul(const struct q8_isa *isa, const struct matmul *m
     }
 }
 
-static inline void drive_swiglu(const struct q8_isa *isa, const struct swiglu *sg, uint32_t begin, uint32_t end, void *scratch)
+static inline void drive_swiglu(
+    const struct q8_isa *isa, const struct swiglu *sg, uint32_t begin, uint32_t end, void *scratch)
 {
     struct q8_scratch *t = scratch;
     for (uint32_t out = begin; out < end;) {
@@ -152,7 +170,8 @@ static inline void drive_swiglu(const struct q8_isa *isa, const struct swiglu *s
             for (uint32_t i = 0; i < r.n; i++) {
                 float *y = sg->y + (row + i) * sg->y_stride + p.out;
                 isa->silu_mul(t->acc[0][i], t->acc[1][i]);
-                memcpy(y + p.lane_begin, t->acc[0][i] + p.lane_begin, (p.lane_end - p.lane_begin) * sizeof *y);
+                memcpy(y + p.lane_begin, t->acc[0][i] + p.lane_begin,
+                    (p.lane_end - p.lane_begin) * sizeof *y);
             }
         }
         if (sg->x.n == 0)

@@ -228,6 +228,9 @@ int32_t engine_detokenize(const glm_model *m, const int32_t *ids, size_t n, char
 
     if (!m->tok)
         return err_set(err, GLM_ENOTSUP, 0, NULL, "the checkpoint has no tokenizer");
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= m->info.n_vocab)
+            return err_set(err, GLM_EINVAL, i, "ids", "token id %d is outside the vocabulary of %u", ids[i], m->info.n_vocab);
     buf_init(&out, &mem);
     for (size_t i = 0; i < n; i++)
         tok_decode(m->tok, &d, ids[i], &out);

@@ -1,5 +1,5 @@
-/* chat_names.c: the family's special tokens by spelling, which template a checkpoint carries, and the template's
- * arguments. Constant tables only; nothing here allocates.
+/* chat_names.c: the family's special tokens by spelling, which template a checkpoint carries, and
+ * the template's arguments. Constant tables only; nothing here allocates.
  */
 #include "chat_int.h"
 
@@ -51,21 +51,82 @@ enum tok_special chat_spelled(const char *text, size_t n, size_t *size)
     return TOK_SPECIAL_COUNT;
 }
 
-/* ---- which template ------------------------------------------------------------------------------------------------- */
+/* ---- which template -------------------------------------------------------------------------- */
 
-/* chat_template.jinja of zai-org/GLM-4.5 (the same in Air and 4.6) and of zai-org/GLM-4.7 (the same in Flash). */
+/* chat_template.jinja of zai-org/GLM-4.5 (the same in Air and 4.6) and of zai-org/GLM-4.7 (the same
+ * in Flash). */
 static const uint8_t hash_45[32] = {
-    0x44, 0xf8, 0x15, 0x86, 0x8b, 0xf0, 0x2f, 0xa4, 0x58, 0xdd, 0x2f, 0x74, 0x1a, 0x33, 0x80, 0x46,
-    0xf4, 0xbf, 0x45, 0xf3, 0x98, 0xeb, 0x6d, 0x06, 0x77, 0x66, 0x72, 0x6b, 0x9d, 0x96, 0xcc, 0xe3,
+    0x44,
+    0xf8,
+    0x15,
+    0x86,
+    0x8b,
+    0xf0,
+    0x2f,
+    0xa4,
+    0x58,
+    0xdd,
+    0x2f,
+    0x74,
+    0x1a,
+    0x33,
+    0x80,
+    0x46,
+    0xf4,
+    0xbf,
+    0x45,
+    0xf3,
+    0x98,
+    0xeb,
+    0x6d,
+    0x06,
+    0x77,
+    0x66,
+    0x72,
+    0x6b,
+    0x9d,
+    0x96,
+    0xcc,
+    0xe3,
 };
 static const uint8_t hash_47[32] = {
-    0xd6, 0x3a, 0xd5, 0x36, 0xc3, 0xc8, 0x18, 0x80, 0x04, 0x3e, 0x22, 0xec, 0x7f, 0xd0, 0x8d, 0xb4,
-    0x2b, 0x4d, 0x8f, 0xb7, 0xc8, 0x9c, 0x71, 0x38, 0xbc, 0x56, 0x2b, 0xfa, 0x25, 0x28, 0x13, 0x75,
+    0xd6,
+    0x3a,
+    0xd5,
+    0x36,
+    0xc3,
+    0xc8,
+    0x18,
+    0x80,
+    0x04,
+    0x3e,
+    0x22,
+    0xec,
+    0x7f,
+    0xd0,
+    0x8d,
+    0xb4,
+    0x2b,
+    0x4d,
+    0x8f,
+    0xb7,
+    0xc8,
+    0x9c,
+    0x71,
+    0x38,
+    0xbc,
+    0x56,
+    0x2b,
+    0xfa,
+    0x25,
+    0x28,
+    0x13,
+    0x75,
 };
 
 static bool mentions(const char *text, size_t size, const char *mark)
 {
-    struct chat_view whole = { text, size }, before, after;
+    struct chat_view whole = {text, size}, before, after;
     return chat_find(whole, mark, &before, &after);
 }
 
@@ -82,13 +143,14 @@ enum chat_family chat_detect(const char *text, size_t size, bool *known)
             return CHAT_45;
         if (memcmp(digest, hash_47, sizeof digest) == 0)
             return CHAT_47;
-        /* Republished files change spacing and comments. What the two can not do without: 4.5 switches thinking off
-         * by "/nothink"; 4.7 keeps old thoughts on request and puts no newline behind a call's name. */
+        /* Republished files change spacing and comments. What the two can not do without: 4.5
+         * switches thinking off by "/nothink"; 4.7 keeps old thoughts on request and puts no
+         * newline behind a call's name. */
         if (mentions(text, size, "[gMASK]<sop>") && mentions(text, size, "<|observation|>") &&
             mentions(text, size, "<arg_key>")) {
             bool is_45 = mentions(text, size, "/nothink");
             bool is_47 = mentions(text, size, "clear_thinking") &&
-                mentions(text, size, "<tool_call>{function-name}<arg_key>");
+                         mentions(text, size, "<tool_call>{function-name}<arg_key>");
             if (is_45 != is_47)
                 return is_45 ? CHAT_45 : CHAT_47;
         }
@@ -97,14 +159,15 @@ enum chat_family chat_detect(const char *text, size_t size, bool *known)
     return CHAT_45;
 }
 
-/* ---- the template's arguments ---------------------------------------------------------------------------------------- */
+/* ---- the template's arguments ---------------------------------------------------------------- */
 
 static enum chat_flag flag_of(const struct json *v)
 {
     return v == NULL ? CHAT_UNDEFINED : chat_truth(v) ? CHAT_TRUE : CHAT_FALSE;
 }
 
-int32_t chat_options_from_kwargs(const struct json *kwargs, struct chat_options *how, glm_error *err)
+int32_t chat_options_from_kwargs(
+    const struct json *kwargs, struct chat_options *how, glm_error *err)
 {
     if (kwargs != NULL && kwargs->type != JSON_NULL && kwargs->type != JSON_OBJECT)
         return err_set(err, GLM_EINVAL, kwargs->offset, NULL,

@@ -1,19 +1,20 @@
-/* chat_python.c: the parts of Python that the templates lean on: str.strip, truth, str() and repr() of values that came
- * from JSON. Views point into their caller's text; only the printers append to a buffer.
+/* chat_python.c: the parts of Python that the templates lean on: str.strip, truth, str() and repr()
+ * of values that came from JSON. Views point into their caller's text; only the printers append to
+ * a buffer.
  */
 #include "chat_int.h"
 
 #include <string.h>
 
-/* ---- text ------------------------------------------------------------------------------------------------------------ */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 /* What str.strip() takes off: bidirectional class WS, B or S, or category Zs. */
 static bool is_space(uint32_t c)
 {
     if (c < 0x80)
         return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20);
-    return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
-        c == 0x202f || c == 0x205f || c == 0x3000;
+    return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+           c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 struct chat_view chat_strip(struct chat_view v)
@@ -46,7 +47,8 @@ struct chat_view chat_strip_newlines(struct chat_view v, bool left, bool right)
     return v;
 }
 
-bool chat_find(struct chat_view v, const char *what, struct chat_view *before, struct chat_view *after)
+bool chat_find(
+    struct chat_view v, const char *what, struct chat_view *before, struct chat_view *after)
 {
     size_t length = strlen(what);
     for (size_t i = 0; i + length <= v.size; i++) {
@@ -55,8 +57,8 @@ bool chat_find(struct chat_view v, const char *what, struct chat_view *before, s
             return false;
         i = (size_t)(at - v.text);
         if (memcmp(at, what, length) == 0) {
-            *before = (struct chat_view){ v.text, i };
-            *after = (struct chat_view){ at + length, v.size - i - length };
+            *before = (struct chat_view){v.text, i};
+            *after = (struct chat_view){at + length, v.size - i - length};
             return true;
         }
     }
@@ -68,7 +70,7 @@ bool chat_find_last(struct chat_view v, const char *what, struct chat_view *afte
     size_t length = strlen(what);
     for (size_t i = v.size; i >= length; i--) {
         if (memcmp(v.text + i - length, what, length) == 0) {
-            *after = (struct chat_view){ v.text + i, v.size - i };
+            *after = (struct chat_view){v.text + i, v.size - i};
             return true;
         }
     }
@@ -81,41 +83,60 @@ bool chat_ends_with(struct chat_view v, const char *what)
     return v.size >= length && memcmp(v.text + v.size - length, what, length) == 0;
 }
 
-/* ---- values ---------------------------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 bool chat_truth(const struct json *v)
 {
     if (v == NULL)
         return false;
     switch (v->type) {
-    case JSON_TRUE:
-        return true;
-    case JSON_NUMBER: /* zero, however it is spelled: no digit but 0 before the exponent, or too small for a double */
+    case JSON_TRUE: return true;
+    case JSON_NUMBER: /* zero, however it is spelled: no digit but 0 before the exponent, or too
+                         small for a double */
         for (size_t i = 0; i < v->size && v->text[i] != 'e' && v->text[i] != 'E'; i++) {
             double f;
             if (v->text[i] >= '1' && v->text[i] <= '9')
                 return !json_f64(v, &f) || f != 0;
         }
         return false;
-    case JSON_STRING:
-        return v->size > 0;
+    case JSON_STRING: return v->size > 0;
     case JSON_ARRAY:
-    case JSON_OBJECT:
-        return v->count > 0;
-    default:
-        return false;
+    case JSON_OBJECT: return v->count > 0;
+    default: return false;
     }
 }
 
-/* Categories Cc, Cf, Co, Cs, Zl, Zp and Zs but for the space, which repr() escapes (Unicode 16.0, UnicodeData.txt).
- * Unassigned code points count as printable here: which ones those are differs from one Python to the next. */
+/* Categories Cc, Cf, Co, Cs, Zl, Zp and Zs but for the space, which repr() escapes (Unicode 16.0,
+ * UnicodeData.txt). Unassigned code points count as printable here: which ones those are differs
+ * from one Python to the next. */
 static const uint32_t unprintable[][2] = {
-    { 0x0, 0x1f }, { 0x7f, 0xa0 }, { 0xad, 0xad }, { 0x600, 0x605 }, { 0x61c, 0x61c }, { 0x6dd, 0x6dd },
-    { 0x70f, 0x70f }, { 0x890, 0x891 }, { 0x8e2, 0x8e2 }, { 0x1680, 0x1680 }, { 0x180e, 0x180e },
-    { 0x2000, 0x200f }, { 0x2028, 0x202f }, { 0x205f, 0x2064 }, { 0x2066, 0x206f }, { 0x3000, 0x3000 },
-    { 0xd800, 0xf8ff }, { 0xfeff, 0xfeff }, { 0xfff9, 0xfffb }, { 0x110bd, 0x110bd }, { 0x110cd, 0x110cd },
-    { 0x13430, 0x1343f }, { 0x1bca0, 0x1bca3 }, { 0x1d173, 0x1d17a }, { 0xe0001, 0xe0001 }, { 0xe0020, 0xe007f },
-    { 0xf0000, 0x10ffff },
+    {0x0, 0x1f},
+    {0x7f, 0xa0},
+    {0xad, 0xad},
+    {0x600, 0x605},
+    {0x61c, 0x61c},
+    {0x6dd, 0x6dd},
+    {0x70f, 0x70f},
+    {0x890, 0x891},
+    {0x8e2, 0x8e2},
+    {0x1680, 0x1680},
+    {0x180e, 0x180e},
+    {0x2000, 0x200f},
+    {0x2028, 0x202f},
+    {0x205f, 0x2064},
+    {0x2066, 0x206f},
+    {0x3000, 0x3000},
+    {0xd800, 0xf8ff},
+    {0xfeff, 0xfeff},
+    {0xfff9, 0xfffb},
+    {0x110bd, 0x110bd},
+    {0x110cd, 0x110cd},
+    {0x13430, 0x1343f},
+    {0x1bca0, 0x1bca3},
+    {0x1d173, 0x1d17a},
+    {0xe0001, 0xe0001},
+    {0xe0020, 0xe007f},
+    {0xf0000, 0x10ffff},
 };
 
 static bool is_printable(uint32_t c)
@@ -169,7 +190,7 @@ static void put_scalar(struct buf *b, const struct json *v)
     }
 }
 
-struct level { /* an open container while its values are printed */
+struct level {              /* an open container while its values are printed */
     const struct json *end; /* the first value behind it */
     uint32_t n;             /* values seen, keys among them */
     uint32_t type;
@@ -196,7 +217,7 @@ static void put_repr(struct buf *b, const struct json *v)
             buf_char(b, v->type == JSON_ARRAY ? '[' : '{');
             if (depth == ARRAY_LEN(open))
                 return;
-            open[depth++] = (struct level){ v + v->span, 0, v->type };
+            open[depth++] = (struct level){v + v->span, 0, v->type};
         } else {
             put_scalar(b, v);
         }

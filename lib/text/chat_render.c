@@ -1,6 +1,6 @@
-/* chat_render.c: the two chat templates of the family as code: system, user, assistant and tool turns, declared tools,
- * the thinking switch. The .jinja files are the truth; where this file looks odd, so do they. Output goes to a sink piece
- * by piece; scratch lives for one render.
+/* chat_render.c: the two chat templates of the family as code: system, user, assistant and tool
+ * turns, declared tools, the thinking switch. The .jinja files are the truth; where this file looks
+ * odd, so do they. Output goes to a sink piece by piece; scratch lives for one render.
  */
 #include "chat_int.h"
 
@@ -9,13 +9,14 @@
 struct render {
     const struct chat_options *how;
     const struct chat_sink *sink;
-    struct buf json;        /* one JSON value's text */
+    struct buf json;         /* one JSON value's text */
     enum chat_piece content; /* kind of the current message's content */
-    int32_t status;         /* sticks at the first failure */
+    int32_t status;          /* sticks at the first failure */
     bool thinking_off, is_47;
 };
 
-static void put(struct render *r, enum chat_piece kind, enum tok_special special, const char *text, size_t size)
+static void put(
+    struct render *r, enum chat_piece kind, enum tok_special special, const char *text, size_t size)
 {
     if (r->status == 0 && size > 0)
         r->status = r->sink->put(r->sink->user, kind, special, text, size);
@@ -69,31 +70,37 @@ static void json(struct render *r, const struct json *v)
         content(r, r->json.data, r->json.size);
 }
 
-/* ---- turns ------------------------------------------------------------------------------------------------------------ */
+/* ---- turns ----------------------------------------------------------------------------------- */
 
 static void tools_block(struct render *r, const struct json *tools)
 {
     r->content = CHAT_CONTENT;
     scaffold(r,
-        "<|system|>\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+        "<|system|>\n# Tools\n\nYou may call one or more functions to assist with the user "
+        "query.\n\n"
         "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n");
-    for (const struct json *tool = json_first(tools); tool && !r->status; tool = json_next(tools, tool)) {
+    for (const struct json *tool = json_first(tools); tool && !r->status;
+         tool = json_next(tools, tool)) {
         json(r, tool);
         scaffold(r, "\n");
     }
-    scaffold(r,
-        "</tools>\n\nFor each function call, output the function name and arguments within the following XML "
-        "format:\n");
-    scaffold(r, r->is_47 ?
-        "<tool_call>{function-name}<arg_key>{arg-key-1}</arg_key><arg_value>{arg-value-1}</arg_value>"
-        "<arg_key>{arg-key-2}</arg_key><arg_value>{arg-value-2}</arg_value>...</tool_call>" :
-        "<tool_call>{function-name}\n<arg_key>{arg-key-1}</arg_key>\n<arg_value>{arg-value-1}</arg_value>\n"
-        "<arg_key>{arg-key-2}</arg_key>\n<arg_value>{arg-value-2}</arg_value>\n...\n</tool_call>");
+    scaffold(r, "</tools>\n\nFor each function call, output the function name and arguments within "
+                "the following XML "
+                "format:\n");
+    scaffold(
+        r, r->is_47
+               ? "<tool_call>{function-name}<arg_key>{arg-key-1}</"
+                 "arg_key><arg_value>{arg-value-1}</arg_value>"
+                 "<arg_key>{arg-key-2}</arg_key><arg_value>{arg-value-2}</arg_value>...</tool_call>"
+               : "<tool_call>{function-name}\n<arg_key>{arg-key-1}</"
+                 "arg_key>\n<arg_value>{arg-value-1}</arg_value>\n"
+                 "<arg_key>{arg-key-2}</arg_key>\n<arg_value>{arg-value-2}</arg_value>\n...\n</"
+                 "tool_call>");
 }
 
 static void user_turn(struct render *r, const struct chat_message *m)
 {
-    struct chat_view text = { m->text, m->text_size };
+    struct chat_view text = {m->text, m->text_size};
     special(r, TOK_USER);
     newline_45(r);
     if (r->is_47 || !r->thinking_off) {
@@ -126,7 +133,8 @@ static void call(struct render *r, const struct chat_call *c)
     special(r, TOK_TOOL_CALL);
     content(r, c->name, c->name_size);
     newline_45(r);
-    for (const struct json *key = json_first(c->arguments); key && !r->status; key = json_next(c->arguments, key)) {
+    for (const struct json *key = json_first(c->arguments); key && !r->status;
+         key = json_next(c->arguments, key)) {
         const struct json *value = key + 1;
         special(r, TOK_ARG_KEY);
         content(r, key->text, key->size);
@@ -145,7 +153,7 @@ static void call(struct render *r, const struct chat_call *c)
 
 static void assistant_turn(struct render *r, const struct chat_message *m, bool keep_thought)
 {
-    struct chat_view text = { m->text, m->text_size }, thought = { m->reasoning, m->reasoning_size };
+    struct chat_view text = {m->text, m->text_size}, thought = {m->reasoning, m->reasoning_size};
     if (m->reasoning == NULL)
         split_thought(&text, &thought);
     special(r, TOK_ASSISTANT);
@@ -194,11 +202,12 @@ static void system_turn(struct render *r, const struct chat_message *m)
     content(r, m->text, m->text_size);
 }
 
-/* ---- the whole --------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static void conversation(struct render *r, const struct chat_message *messages, size_t n)
 {
-    size_t after_user = 0; /* one more than the last user message's index: its answer may still show its thoughts */
+    size_t after_user =
+        0; /* one more than the last user message's index: its answer may still show its thoughts */
     for (size_t i = 0; i < n; i++)
         if (messages[i].role == GLM_ROLE_USER)
             after_user = i + 1;
@@ -227,13 +236,16 @@ static void generation_prompt(struct render *r)
         scaffold(r, "\n<think></think>");
 }
 
-int32_t chat_render(struct mem *m, const struct chat_message *messages, size_t n_message, const struct json *tools,
-    const struct chat_options *how, const struct chat_sink *sink, glm_error *err)
+int32_t chat_render(struct mem *m, const struct chat_message *messages, size_t n_message,
+    const struct json *tools, const struct chat_options *how, const struct chat_sink *sink,
+    glm_error *err)
 {
     if (chat_truth(tools) && tools->type != JSON_ARRAY)
         return err_set(err, GLM_EINVAL, tools->offset, NULL, "tools must be a JSON array");
-    struct render r = { .how = how, .sink = sink, .thinking_off = how->enable_thinking == CHAT_FALSE,
-        .is_47 = how->family == CHAT_47 };
+    struct render r = {.how = how,
+        .sink = sink,
+        .thinking_off = how->enable_thinking == CHAT_FALSE,
+        .is_47 = how->family == CHAT_47};
     buf_init(&r.json, m);
     scaffold(&r, "[gMASK]<sop>");
     if (chat_truth(tools))

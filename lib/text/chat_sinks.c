@@ -1,11 +1,12 @@
-/* chat_sinks.c: where a render goes: the reference's text, or token ids in which content can not become markup. Scratch
- * lives for one render.
+/* chat_sinks.c: where a render goes: the reference's text, or token ids in which content can not
+ * become markup. Scratch lives for one render.
  */
 #include "chat_int.h"
 
-/* ---- text ------------------------------------------------------------------------------------------------------------ */
+/* ---- text ------------------------------------------------------------------------------------ */
 
-static int32_t text_put(void *user, enum chat_piece kind, enum tok_special special, const char *text, size_t size)
+static int32_t text_put(
+    void *user, enum chat_piece kind, enum tok_special special, const char *text, size_t size)
 {
     struct buf *out = user;
     (void)kind;
@@ -14,21 +15,22 @@ static int32_t text_put(void *user, enum chat_piece kind, enum tok_special speci
     return out->failed ? GLM_ENOMEM : 0;
 }
 
-int32_t chat_render_text(struct mem *m, const struct chat_message *messages, size_t n_message, const struct json *tools,
-    const struct chat_options *how, struct buf *out, glm_error *err)
+int32_t chat_render_text(struct mem *m, const struct chat_message *messages, size_t n_message,
+    const struct json *tools, const struct chat_options *how, struct buf *out, glm_error *err)
 {
-    struct chat_sink sink = { .user = out, .put = text_put };
+    struct chat_sink sink = {.user = out, .put = text_put};
     int32_t rc = chat_render(m, messages, n_message, tools, how, &sink, err);
     return rc == GLM_ENOMEM ? err_nomem(err, "the rendered conversation") : rc;
 }
 
-/* ---- ids ------------------------------------------------------------------------------------------------------------- */
+/* ---- ids ------------------------------------------------------------------------------------- */
 
 struct chat_ids {
     const struct tok *tok;
     struct ids *out;
-    struct buf run;      /* scaffold and content since the last special token */
-    uint32_t flags;      /* TOK_SPECIALS if the run's content is trusted: one message's content is all of one kind */
+    struct buf run; /* scaffold and content since the last special token */
+    uint32_t flags; /* TOK_SPECIALS if the run's content is trusted: one message's content is all of
+                       one kind */
     size_t *message_end; /* [n_message] or NULL */
     glm_error *err;
 };
@@ -45,7 +47,8 @@ static int32_t end_run(struct chat_ids *c)
     return rc;
 }
 
-static int32_t ids_sink_put(void *user, enum chat_piece kind, enum tok_special special, const char *text, size_t size)
+static int32_t ids_sink_put(
+    void *user, enum chat_piece kind, enum tok_special special, const char *text, size_t size)
 {
     struct chat_ids *c = user;
     int32_t id = kind == CHAT_SPECIAL ? tok_id(c->tok, special) : -1;
@@ -71,11 +74,12 @@ static int32_t ids_sink_message_end(void *user, size_t index)
     return rc;
 }
 
-int32_t chat_render_ids(const struct tok *t, struct mem *m, const struct chat_message *messages, size_t n_message,
-    const struct json *tools, const struct chat_options *how, struct ids *out, size_t *message_end, glm_error *err)
+int32_t chat_render_ids(const struct tok *t, struct mem *m, const struct chat_message *messages,
+    size_t n_message, const struct json *tools, const struct chat_options *how, struct ids *out,
+    size_t *message_end, glm_error *err)
 {
-    struct chat_ids c = { .tok = t, .out = out, .message_end = message_end, .err = err };
-    struct chat_sink sink = { .user = &c, .put = ids_sink_put, .message_end = ids_sink_message_end };
+    struct chat_ids c = {.tok = t, .out = out, .message_end = message_end, .err = err};
+    struct chat_sink sink = {.user = &c, .put = ids_sink_put, .message_end = ids_sink_message_end};
     size_t n = out->n;
     bool failed = out->failed;
     buf_init(&c.run, m);

@@ -1,4 +1,5 @@
-/* place.h: a JSON pointer put together for an error message. On the stack, cut where it grows too long. */
+/* place.h: a JSON pointer put together for an error message. On the stack, cut where it grows too
+ * long. */
 #ifndef GLM_TEXT_PLACE_H
 #define GLM_TEXT_PLACE_H
 

@@ -1,9 +1,10 @@
-/* sample.c: from logits to one token. Filters, then one draw from a counter generator. Nothing is ever sorted: borders
- * are found by radix selection on the bits of ordered numbers, in a few linear passes. Every operation is fixed (no libm,
- * sums in index order), so that all machines draw the same token. Scratch belongs to one session; a draw allocates
- * nothing.
+/* sample.c: from logits to one token. Filters, then one draw from a counter generator. Nothing is
+ * ever sorted: borders are found by radix selection on the bits of ordered numbers, in a few linear
+ * passes. Every operation is fixed (no libm, sums in index order), so that all machines draw the
+ * same token. Scratch belongs to one session; a draw allocates nothing.
  *
- * n_vocab: tokens; a block is BLOCK consecutive tokens; a candidate is a token that may still be drawn.
+ * n_vocab: tokens; a block is BLOCK consecutive tokens; a candidate is a token that may still be
+ * drawn.
  */
 #include "text.h"
 #include "../base/weight.h"
@@ -16,28 +17,31 @@
 #define LANES 16u
 #define DIGIT_BITS 11u
 #define N_DIGIT (1u << DIGIT_BITS)
-#define SHARES 4u /* histograms filled in turn: neighbours that fall into one bucket need not wait for each other */
+#define SHARES                                                                                     \
+    4u /* histograms filled in turn: neighbours that fall into one bucket need not wait for each   \
+          other */
 
 struct sampler {
     struct mem *mem;
     uint32_t n_vocab, n_block;
-    float *logit;        /* [n_vocab] after mask and penalty, where there are any */
-    float *weight;       /* [n_vocab] e^((logit - max) / temperature), of tokens, then of candidates */
-    uint32_t *id;        /* [n_vocab] of the candidates, rising */
-    uint32_t *order;     /* [n_vocab] of the candidates: see order_of */
+    float *logit;    /* [n_vocab] after mask and penalty, where there are any */
+    float *weight;   /* [n_vocab] e^((logit - max) / temperature), of tokens, then of candidates */
+    uint32_t *id;    /* [n_vocab] of the candidates, rising */
+    uint32_t *order; /* [n_vocab] of the candidates: see order_of */
     uint32_t *block_top; /* [n_block] largest order in the block */
     uint32_t *seen;      /* [n_vocab / 32, up] tokens that were penalised */
     uint32_t count[SHARES][N_DIGIT];
     double mass[SHARES][1024];
 };
 
-/* ---- lifetime and arguments ------------------------------------------------------------------------------------------- */
+/* ---- lifetime and arguments ------------------------------------------------------------------ */
 
 int32_t sampler_open(struct mem *m, uint32_t n_vocab, struct sampler **out, glm_error *err)
 {
     *out = NULL;
     if (n_vocab == 0 || n_vocab > INT32_MAX)
-        return err_set(err, GLM_EINVAL, 0, NULL, "cannot sample from a vocabulary of %u tokens", n_vocab);
+        return err_set(
+            err, GLM_EINVAL, 0, NULL, "cannot sample from a vocabulary of %u tokens", n_vocab);
     struct sampler *s = mem_zalloc(m, sizeof *s);
     if (s == NULL)
         return err_nomem(err, "the sampler");
@@ -81,13 +85,14 @@ int32_t sample_check(const struct sample_options *o, glm_error *err)
     if (!(o->min_p >= 0 && o->min_p <= 1))
         return err_set(err, GLM_EINVAL, 0, "min_p", "min_p must lie between 0 and 1 (0: off)");
     if (!(o->repeat_penalty > 0 && o->repeat_penalty <= FLT_MAX))
-        return err_set(err, GLM_EINVAL, 0, "repeat_penalty", "repeat_penalty must be above 0 (1: off)");
+        return err_set(
+            err, GLM_EINVAL, 0, "repeat_penalty", "repeat_penalty must be above 0 (1: off)");
     if (o->top_k < 0)
         return err_set(err, GLM_EINVAL, 0, "top_k", "top_k must be 0 (off) or a number of tokens");
     return 0;
 }
 
-/* ---- logits as ordered integers ------------------------------------------------------------------------------------------ */
+/* ---- logits as ordered integers -------------------------------------------------------------- */
 
 #define ORDER_MINUS_INFINITY 0x007fffffu
 #define ORDER_PLUS_INFINITY 0xff800000u
@@ -96,7 +101,7 @@ int32_t sample_check(const struct sample_options *o, glm_error *err)
 static inline uint32_t order_of(float f)
 {
     uint32_t bits = f32_bits(f + 0.0f);
-    return bits ^ ((uint32_t)-(int32_t)(bits >> 31) | 0x80000000u);
+    return bits ^ ((uint32_t) - (int32_t)(bits >> 31) | 0x80000000u);
 }
 
 struct extent {
@@ -128,7 +133,7 @@ static struct extent block_extent(const float *x, uint32_t n)
         least[0] = least[j] < least[0] ? least[j] : least[0];
         most[0] = most[j] > most[0] ? most[j] : most[0];
     }
-    return (struct extent){ (uint32_t)least[0] ^ 0x80000000u, (uint32_t)most[0] ^ 0x80000000u };
+    return (struct extent){(uint32_t)least[0] ^ 0x80000000u, (uint32_t)most[0] ^ 0x80000000u};
 }
 
 static uint32_t block_size(const struct sampler *s, uint32_t i_block)
@@ -140,7 +145,7 @@ static uint32_t block_size(const struct sampler *s, uint32_t i_block)
 /* Fills block_top. A NaN's order lies outside those of the two infinities. */
 static struct extent scan(struct sampler *s, const float *x /* [n_vocab] */)
 {
-    struct extent all = { UINT32_MAX, 0 };
+    struct extent all = {UINT32_MAX, 0};
     for (uint32_t b = 0; b < s->n_block; b++) {
         struct extent e = block_extent(x + (size_t)b * BLOCK, block_size(s, b));
         s->block_top[b] = e.most;
@@ -153,10 +158,12 @@ static struct extent scan(struct sampler *s, const float *x /* [n_vocab] */)
 static int32_t refuse_number(const struct sampler *s, const float *x, glm_error *err)
 {
     uint32_t i = 0;
-    while (i + 1 < s->n_vocab && order_of(x[i]) >= ORDER_MINUS_INFINITY && order_of(x[i]) < ORDER_PLUS_INFINITY)
+    while (i + 1 < s->n_vocab && order_of(x[i]) >= ORDER_MINUS_INFINITY &&
+           order_of(x[i]) < ORDER_PLUS_INFINITY)
         i++;
-    return err_set(err, GLM_ENUMERIC, i, "logits", "the logit of token %u is %s: the weights or their format are damaged",
-        i, order_of(x[i]) == ORDER_PLUS_INFINITY ? "infinite" : "not a number");
+    return err_set(err, GLM_ENUMERIC, i, "logits",
+        "the logit of token %u is %s: the weights or their format are damaged", i,
+        order_of(x[i]) == ORDER_PLUS_INFINITY ? "infinite" : "not a number");
 }
 
 /* The lowest id whose logit is the largest. */
@@ -171,20 +178,49 @@ static int32_t first_of(const struct sampler *s, const float *x, uint32_t most)
     return (int32_t)i;
 }
 
-/* ---- mask and repetition penalty ------------------------------------------------------------------------------------------ */
+/* ---- mask and repetition penalty ------------------------------------------------------------- */
 
 /* Without a branch and with constant bits, so that it becomes vectors. */
 static void apply_mask_word(float *to, const float *x, uint32_t word, uint32_t n)
 {
     static const uint32_t bit[32] = {
-        1u << 0, 1u << 1, 1u << 2, 1u << 3, 1u << 4, 1u << 5, 1u << 6, 1u << 7, 1u << 8, 1u << 9, 1u << 10,
-        1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15, 1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20,
-        1u << 21, 1u << 22, 1u << 23, 1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30,
+        1u << 0,
+        1u << 1,
+        1u << 2,
+        1u << 3,
+        1u << 4,
+        1u << 5,
+        1u << 6,
+        1u << 7,
+        1u << 8,
+        1u << 9,
+        1u << 10,
+        1u << 11,
+        1u << 12,
+        1u << 13,
+        1u << 14,
+        1u << 15,
+        1u << 16,
+        1u << 17,
+        1u << 18,
+        1u << 19,
+        1u << 20,
+        1u << 21,
+        1u << 22,
+        1u << 23,
+        1u << 24,
+        1u << 25,
+        1u << 26,
+        1u << 27,
+        1u << 28,
+        1u << 29,
+        1u << 30,
         1u << 31,
     };
     for (uint32_t j = 0; j < n; j++) {
-        uint32_t keep = (uint32_t)-(int32_t)((word & bit[j]) == bit[j]);
-        to[j] = f32_from_bits((f32_bits(x[j]) & keep) | (0xff800000u & ~keep)); /* -infinity where not kept */
+        uint32_t keep = (uint32_t) - (int32_t)((word & bit[j]) == bit[j]);
+        to[j] = f32_from_bits(
+            (f32_bits(x[j]) & keep) | (0xff800000u & ~keep)); /* -infinity where not kept */
     }
 }
 
@@ -197,7 +233,8 @@ static void apply_mask(const struct sampler *s, const float *logits, const uint3
         apply_mask_word(s->logit + n_word * 32u, logits + n_word * 32u, mask[n_word], rest);
 }
 
-static void apply_penalty(const struct sampler *s, float penalty, const int32_t *history, size_t n_history)
+static void apply_penalty(
+    const struct sampler *s, float penalty, const int32_t *history, size_t n_history)
 {
     for (size_t i = 0; i < n_history; i++) {
         uint32_t id = (uint32_t)history[i];
@@ -213,7 +250,7 @@ static void apply_penalty(const struct sampler *s, float penalty, const int32_t 
             s->seen[(uint32_t)history[i] / 32] = 0;
 }
 
-/* ---- top_k ------------------------------------------------------------------------------------------------------------------ */
+/* ---- top_k ----------------------------------------------------------------------------------- */
 
 struct border { /* what is above `at` stays, and of what is equal to it the first n_equal */
     uint32_t at;
@@ -254,7 +291,7 @@ static struct border select_count(struct sampler *s, const uint32_t *order, uint
         mask |= digit << shift;
         bits_done += width;
     }
-    return (struct border){ at, k };
+    return (struct border){at, k};
 }
 
 /* Candidates are all tokens whose order is at least `least`; returns how many. */
@@ -275,8 +312,8 @@ static uint32_t gather_orders(struct sampler *s, const float *x, uint32_t least)
     return n;
 }
 
-/* The k largest logits as candidates. The k-th largest block top is a first bound: k blocks reach it, so at least k
- * tokens do, and few blocks more need be looked at. */
+/* The k largest logits as candidates. The k-th largest block top is a first bound: k blocks reach
+ * it, so at least k tokens do, and few blocks more need be looked at. */
 static uint32_t keep_top_k(struct sampler *s, const float *x, uint32_t k)
 {
     uint32_t least = ORDER_MINUS_INFINITY + 1;
@@ -298,14 +335,16 @@ static uint32_t keep_top_k(struct sampler *s, const float *x, uint32_t k)
     return kept;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
-/* e^t for t <= 0 in single precision, 0 below e^-87. Range reduction by ln 2 in two parts and the polynomial of expf in
- * the Cephes library (S. L. Moshier, https://www.netlib.org/cephes/): within 2 units in the last place. */
+/* e^t for t <= 0 in single precision, 0 below e^-87. Range reduction by ln 2 in two parts and the
+ * polynomial of expf in the Cephes library (S. L. Moshier, https://www.netlib.org/cephes/): within
+ * 2 units in the last place. */
 static inline float exp_of(float t)
 {
     float in = t < -87.0f ? -87.0f : t;
-    float shifted = in * 1.44269504088896341f + 0x1.8p23f; /* the nearest integer, in the low bits */
+    float shifted =
+        in * 1.44269504088896341f + 0x1.8p23f; /* the nearest integer, in the low bits */
     float n = shifted - 0x1.8p23f;
     float r = in - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;
@@ -328,21 +367,24 @@ static void put_weights(float *weight, const float *x, uint32_t n, float max, fl
 
 static double sum_of(const float *weight, uint32_t n)
 {
-    double lane[8] = { 0 };
+    double lane[8] = {0};
     uint32_t i = 0;
     for (; i + 8 <= n; i += 8)
         for (uint32_t j = 0; j < 8; j++)
             lane[j] += weight[i + j];
     for (; i < n; i++)
         lane[0] += weight[i];
-    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
+           ((lane[4] + lane[5]) + (lane[6] + lane[7]));
 }
 
-/* ---- top_p and min_p ---------------------------------------------------------------------------------------------------------- */
+/* ---- top_p and min_p ------------------------------------------------------------------------- */
 
-/* Drops candidates below a weight that no filter lets pass: min_p's, and top_p's share of the rest spread over all. What
- * lies at or below that spread adds up to less than top_p drops. ids NULL: candidate i is token i. */
-static uint32_t drop_light(struct sampler *s, const uint32_t *ids, uint32_t n, double total, float top_p, float min_p)
+/* Drops candidates below a weight that no filter lets pass: min_p's, and top_p's share of the rest
+ * spread over all. What lies at or below that spread adds up to less than top_p drops. ids NULL:
+ * candidate i is token i. */
+static uint32_t drop_light(
+    struct sampler *s, const uint32_t *ids, uint32_t n, double total, float top_p, float min_p)
 {
     float light = top_p < 1 ? (float)((1.0 - (double)top_p) * total / n * 0.999) : 0.0f;
     uint32_t kept = 0;
@@ -355,8 +397,9 @@ static uint32_t drop_light(struct sampler *s, const uint32_t *ids, uint32_t n, d
     return kept;
 }
 
-/* The border of the smallest set of heaviest candidates whose weight reaches `target`. Positive floats order as their
- * bits do; a weight is at most 1, so 30 bits are enough. All stay where rounding keeps the sum short of the target. */
+/* The border of the smallest set of heaviest candidates whose weight reaches `target`. Positive
+ * floats order as their bits do; a weight is at most 1, so 30 bits are enough. All stay where
+ * rounding keeps the sum short of the target. */
 static struct border select_mass(struct sampler *s, uint32_t n, double target)
 {
     uint32_t at = 0, mask = 0;
@@ -391,7 +434,7 @@ static struct border select_mass(struct sampler *s, uint32_t n, double target)
     double each = f32_from_bits(at);
     while (n_equal < n_all && above + n_equal * each < target)
         n_equal++;
-    return (struct border){ at, n_equal };
+    return (struct border){at, n_equal};
 }
 
 static uint32_t keep_top_p(struct sampler *s, uint32_t n, double target)
@@ -410,18 +453,18 @@ static uint32_t keep_top_p(struct sampler *s, uint32_t n, double target)
     return kept;
 }
 
-/* ---- the draw ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the draw -------------------------------------------------------------------------------- */
 
-/* Philox4x32-10 (J. K. Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011): a number in [0, 1) for each
- * seed and position. */
+/* Philox4x32-10 (J. K. Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011): a
+ * number in [0, 1) for each seed and position. */
 static double uniform(uint64_t seed, uint64_t position)
 {
-    uint32_t c[4] = { (uint32_t)position, (uint32_t)(position >> 32), 0, 0 };
-    uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) };
+    uint32_t c[4] = {(uint32_t)position, (uint32_t)(position >> 32), 0, 0};
+    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     for (uint32_t round = 0; round < 10; round++) {
         uint64_t a = (uint64_t)0xd2511f53u * c[0], b = (uint64_t)0xcd9e8d57u * c[2];
-        uint32_t next[4] = { (uint32_t)(b >> 32) ^ c[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ key[1],
-            (uint32_t)a };
+        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ key[0], (uint32_t)b,
+            (uint32_t)(a >> 32) ^ c[3] ^ key[1], (uint32_t)a};
         memcpy(c, next, sizeof c);
         key[0] += 0x9e3779b9u;
         key[1] += 0xbb67ae85u;
@@ -444,7 +487,8 @@ static int32_t draw(const struct sampler *s, uint32_t n, double u)
         reached += sum;
         at += BLOCK;
     }
-    uint32_t last = n - at < BLOCK ? n - 1 : at + BLOCK - 1; /* rounding may leave the target to the last one */
+    uint32_t last =
+        n - at < BLOCK ? n - 1 : at + BLOCK - 1; /* rounding may leave the target to the last one */
     for (; at < last; at++) {
         reached += s->weight[at];
         if (reached > target)
@@ -453,7 +497,8 @@ static int32_t draw(const struct sampler *s, uint32_t n, double u)
     return (int32_t)s->id[at];
 }
 
-static int32_t filter_and_draw(struct sampler *s, const struct sample_options *o, const float *x, float max, double u)
+static int32_t filter_and_draw(
+    struct sampler *s, const struct sample_options *o, const float *x, float max, double u)
 {
     uint32_t n = s->n_vocab;
     const uint32_t *ids = NULL;
@@ -472,8 +517,9 @@ static int32_t filter_and_draw(struct sampler *s, const struct sample_options *o
     return draw(s, n, u);
 }
 
-int32_t sample_draw(struct sampler *s, const struct sample_options *o, const float *logits, const uint32_t *mask,
-    const int32_t *history, size_t n_history, uint64_t position, int32_t *id, glm_error *err)
+int32_t sample_draw(struct sampler *s, const struct sample_options *o, const float *logits,
+    const uint32_t *mask, const int32_t *history, size_t n_history, uint64_t position, int32_t *id,
+    glm_error *err)
 {
     int32_t rc = sample_check(o, err);
     if (rc)
@@ -494,8 +540,10 @@ int32_t sample_draw(struct sampler *s, const struct sample_options *o, const flo
         extent = scan(s, x);
     }
     if (extent.most == ORDER_MINUS_INFINITY)
-        return err_set(err, GLM_ESTATE, position, "logits", "no token is left to draw: the mask allows none");
+        return err_set(
+            err, GLM_ESTATE, position, "logits", "no token is left to draw: the mask allows none");
     int32_t best = first_of(s, x, extent.most);
-    *id = o->temperature == 0 ? best : filter_and_draw(s, o, x, x[best], uniform(o->seed, position));
+    *id =
+        o->temperature == 0 ? best : filter_and_draw(s, o, x, x[best], uniform(o->seed, position));
     return 0;
 }

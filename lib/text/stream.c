@@ -1,5 +1,6 @@
-/* stream.c: from tokens to typed pieces. Takes tokens or text, keeps characters whole, splits the output into thought,
- * answer and calls, and delivers the first two without the space around them. A stream lives for one turn.
+/* stream.c: from tokens to typed pieces. Takes tokens or text, keeps characters whole, splits the
+ * output into thought, answer and calls, and delivers the first two without the space around them.
+ * A stream lives for one turn.
  */
 #include "stream_int.h"
 
@@ -18,7 +19,7 @@ struct vocab_text stream_trim(const char *text, size_t size)
     }
     while (size > 0 && stream_is_space(text[size - 1]))
         size--;
-    return (struct vocab_text){ text, size };
+    return (struct vocab_text){text, size};
 }
 
 void stream_emit(struct stream *s, const struct stream_event *ev)
@@ -27,18 +28,20 @@ void stream_emit(struct stream *s, const struct stream_event *ev)
         s->status = s->sink->put(s->sink->user, ev);
 }
 
-/* ---- segments --------------------------------------------------------------------------------------------------------- */
+/* ---- segments -------------------------------------------------------------------------------- */
 
 static void deliver(struct stream *s, const char *text, size_t size)
 {
-    struct stream_event ev = { .type = s->state == AT_THOUGHT ? STREAM_REASONING : STREAM_TEXT, .text = text,
-        .text_size = size };
+    struct stream_event ev = {.type = s->state == AT_THOUGHT ? STREAM_REASONING : STREAM_TEXT,
+        .text = text,
+        .text_size = size};
     if (size > 0)
         stream_emit(s, &ev);
 }
 
-/* Space waits until text follows it; at a segment's end it is dropped. What no glue can be long enough for goes out in
- * pieces of a fixed size, so that how the input was cut makes no difference. */
+/* Space waits until text follows it; at a segment's end it is dropped. What no glue can be long
+ * enough for goes out in pieces of a fixed size, so that how the input was cut makes no difference.
+ */
 static void hold_space(struct stream *s, const char *text, size_t size)
 {
     while (size > 0) {
@@ -81,7 +84,7 @@ static void segment_end(struct stream *s)
     s->in_segment = false;
 }
 
-/* ---- the machine ------------------------------------------------------------------------------------------------------- */
+/* ---- the machine ----------------------------------------------------------------------------- */
 
 static bool is_stop(enum tok_special which)
 {
@@ -91,16 +94,14 @@ static bool is_stop(enum tok_special which)
     case TOK_SYSTEM:
     case TOK_USER:
     case TOK_ASSISTANT:
-    case TOK_OBSERVATION:
-        return true;
-    default:
-        return false;
+    case TOK_OBSERVATION: return true;
+    default: return false;
     }
 }
 
 static void stop(struct stream *s)
 {
-    static const struct stream_event stopped = { .type = STREAM_STOP };
+    static const struct stream_event stopped = {.type = STREAM_STOP};
     if (stream_in_call(s))
         stream_call_stop(s);
     s->unclosed_thought = s->state == AT_THOUGHT;
@@ -139,21 +140,25 @@ void stream_on_special(struct stream *s, enum tok_special which)
     } /* any other tag has no business here and is swallowed */
 }
 
-/* ---- input ------------------------------------------------------------------------------------------------------------- */
+/* ---- input ----------------------------------------------------------------------------------- */
 
 #define SLICE 4096u
 
-/* Room for everything that n more bytes of text, and the tags held so far, can turn into: a byte becomes at most six in
- * JSON (\u0000), a held tag of two bytes at most 16. GLM_ENOMEM leaves the stream as it was. */
+/* Room for everything that n more bytes of text, and the tags held so far, can turn into: a byte
+ * becomes at most six in JSON (\u0000), a held tag of two bytes at most 16. GLM_ENOMEM leaves the
+ * stream as it was. */
 static int32_t room(struct stream *s, size_t n, glm_error *err)
 {
     size_t text = n + s->part.size + s->held.size;
-    struct buf *const plain[] = { &s->name, &s->held, &s->replay }; /* space has its all from the start */
+    struct buf *const plain[] = {
+        &s->name, &s->held, &s->replay}; /* space has its all from the start */
     bool ok = buf_reserve(&s->part, 8 * (n + s->held.size) + 64);
     for (size_t i = 0; i < ARRAY_LEN(plain); i++)
         ok = buf_reserve(plain[i], n + s->held.size + 64) && ok;
     ok = buf_reserve(&s->arguments, 8 * text + 64) && ok;
-    ok = buf_reserve(&s->scratch, 8 * text + 64 + (s->has_duplicate || s->held.size > 0 ? s->arguments.size : 0)) && ok;
+    ok = buf_reserve(&s->scratch,
+             8 * text + 64 + (s->has_duplicate || s->held.size > 0 ? s->arguments.size : 0)) &&
+         ok;
     if (ok)
         return 0;
     for (size_t i = 0; i < ARRAY_LEN(plain); i++)
@@ -187,7 +192,8 @@ static int32_t feed_decoded(struct stream *s, const struct stream_sink *sink, gl
     return settle(s);
 }
 
-int32_t stream_put_text(struct stream *s, const char *bytes, size_t size, const struct stream_sink *sink, glm_error *err)
+int32_t stream_put_text(struct stream *s, const char *bytes, size_t size,
+    const struct stream_sink *sink, glm_error *err)
 {
     int32_t rc = 0;
     while (size > 0 && s->state != AT_END && !rc) {
@@ -203,7 +209,8 @@ int32_t stream_put_text(struct stream *s, const char *bytes, size_t size, const 
     return rc;
 }
 
-int32_t stream_put_special(struct stream *s, enum tok_special which, const struct stream_sink *sink, glm_error *err)
+int32_t stream_put_special(
+    struct stream *s, enum tok_special which, const struct stream_sink *sink, glm_error *err)
 {
     if (s->state == AT_END)
         return 0;
@@ -230,12 +237,13 @@ int32_t stream_put(struct stream *s, int32_t id, const struct stream_sink *sink,
     for (uint32_t i = 0; i < TOK_SPECIAL_COUNT; i++)
         if (s->special[i] == id)
             return stream_put_special(s, (enum tok_special)i, sink, err);
-    /* Markup of other models of the family (boxes, images): a value is verbatim, elsewhere it means nothing. */
+    /* Markup of other models of the family (boxes, images): a value is verbatim, elsewhere it means
+     * nothing. */
     return s->state == AT_VALUE ? stream_put_text(s, bytes, size, sink, err) : 0;
 }
 
-int32_t stream_put_spelled(struct stream *s, const char *text, size_t size, const struct stream_sink *sink,
-    glm_error *err)
+int32_t stream_put_spelled(
+    struct stream *s, const char *text, size_t size, const struct stream_sink *sink, glm_error *err)
 {
     size_t done = 0, at = 0;
     int32_t rc = 0;
@@ -254,8 +262,8 @@ int32_t stream_put_spelled(struct stream *s, const char *text, size_t size, cons
     return rc ? rc : stream_put_text(s, text + done, size - done, sink, err);
 }
 
-int32_t stream_end(struct stream *s, bool length, const struct stream_sink *sink, enum stream_finish *finish,
-    glm_error *err)
+int32_t stream_end(struct stream *s, bool length, const struct stream_sink *sink,
+    enum stream_finish *finish, glm_error *err)
 {
     bool open = false;
     if (s->state != AT_END) {
@@ -278,22 +286,24 @@ int32_t stream_end(struct stream *s, bool length, const struct stream_sink *sink
     s->unclosed_thought = s->unclosed_thought || s->state == AT_THOUGHT;
     segment_end(s);
     s->state = AT_END;
-    *finish = length || open ? STREAM_FINISH_LENGTH : s->n_call > 0 ? STREAM_FINISH_TOOL_CALLS : STREAM_FINISH_STOP;
+    *finish = length || open  ? STREAM_FINISH_LENGTH
+              : s->n_call > 0 ? STREAM_FINISH_TOOL_CALLS
+                              : STREAM_FINISH_STOP;
     return settle(s);
 }
 
-/* ---- lifetime ---------------------------------------------------------------------------------------------------------- */
+/* ---- lifetime -------------------------------------------------------------------------------- */
 
-int32_t stream_open(struct mem *m, const struct tok *t, const struct tool_types *types, enum chat_family family,
-    bool in_reasoning, struct stream **out, glm_error *err)
+int32_t stream_open(struct mem *m, const struct tok *t, const struct tool_types *types,
+    enum chat_family family, bool in_reasoning, struct stream **out, glm_error *err)
 {
     (void)family; /* one grammar reads both */
     *out = NULL;
     struct stream *s = mem_zalloc(m, sizeof *s);
     if (s == NULL)
         return err_nomem(err, "the output parser");
-    struct buf *const all[] = { &s->space, &s->name, &s->part, &s->arguments, &s->held, &s->replay, &s->decoded,
-        &s->scratch };
+    struct buf *const all[] = {&s->space, &s->name, &s->part, &s->arguments, &s->held, &s->replay,
+        &s->decoded, &s->scratch};
     s->mem = m;
     s->tok = t;
     s->types = types;
@@ -303,7 +313,8 @@ int32_t stream_open(struct mem *m, const struct tok *t, const struct tool_types 
     for (uint32_t i = 0; i < TOK_SPECIAL_COUNT; i++)
         s->special[i] = t != NULL ? tok_id(t, (enum tok_special)i) : -1;
     s->argument = mem_array(m, STREAM_ARGUMENTS_MAX, sizeof *s->argument);
-    if (s->argument == NULL || !buf_reserve(&s->decoded, 3 * (SLICE + 8)) || !buf_reserve(&s->space, STREAM_SPACE_MAX)) {
+    if (s->argument == NULL || !buf_reserve(&s->decoded, 3 * (SLICE + 8)) ||
+        !buf_reserve(&s->space, STREAM_SPACE_MAX)) {
         stream_close(s);
         return err_nomem(err, "the output parser");
     }
@@ -315,8 +326,8 @@ void stream_close(struct stream *s)
 {
     if (s == NULL)
         return;
-    struct buf *const all[] = { &s->space, &s->name, &s->part, &s->arguments, &s->held, &s->replay, &s->decoded,
-        &s->scratch };
+    struct buf *const all[] = {&s->space, &s->name, &s->part, &s->arguments, &s->held, &s->replay,
+        &s->decoded, &s->scratch};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         buf_free(all[i]);
     mem_free(s->mem, s->argument);

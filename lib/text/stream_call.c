@@ -1,5 +1,6 @@
-/* stream_call.c: the grammar of one tool call, in both families' spacing, and what is made of calls that break it. Either
- * everything that the model wrote into a call reaches the host, or the call is cut: never a call with an argument missing.
+/* stream_call.c: the grammar of one tool call, in both families' spacing, and what is made of calls
+ * that break it. Either everything that the model wrote into a call reaches the host, or the call
+ * is cut: never a call with an argument missing.
  */
 #include "stream_int.h"
 
@@ -15,11 +16,12 @@ static struct vocab_text part_text(const struct stream *s)
     return stream_trim(s->part.data != NULL ? s->part.data : "", s->part.size);
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------------------ */
+/* ---- events ---------------------------------------------------------------------------------- */
 
-static void emit_call(struct stream *s, enum stream_event_type type, const char *arguments, size_t size)
+static void emit_call(
+    struct stream *s, enum stream_event_type type, const char *arguments, size_t size)
 {
-    struct stream_event ev = { .type = type, .call = s->i_call };
+    struct stream_event ev = {.type = type, .call = s->i_call};
     if (type == STREAM_CALL_DELTA) {
         ev.text = arguments;
         ev.text_size = size;
@@ -60,11 +62,11 @@ void stream_call_broken(struct stream *s)
     s->state = AT_BROKEN;
 }
 
-/* ---- parts of a call ----------------------------------------------------------------------------------------------------- */
+/* ---- parts of a call ------------------------------------------------------------------------- */
 
 void stream_call_open(struct stream *s)
 {
-    struct buf *const all[] = { &s->name, &s->part, &s->arguments, &s->held };
+    struct buf *const all[] = {&s->name, &s->part, &s->arguments, &s->held};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         buf_clear(all[i]);
     s->n_sent = s->n_argument = 0;
@@ -100,11 +102,12 @@ static uint64_t hash_of(const char *text, size_t size) /* FNV-1a */
     return h;
 }
 
-static bool same_key(const struct stream *s, const struct stream_argument *a, const struct stream_argument *b)
+static bool same_key(
+    const struct stream *s, const struct stream_argument *a, const struct stream_argument *b)
 {
     size_t size = a->key_end - a->key;
     return a->hash == b->hash && size == b->key_end - b->key &&
-        memcmp(s->arguments.data + a->key, s->arguments.data + b->key, size) == 0;
+           memcmp(s->arguments.data + a->key, s->arguments.data + b->key, size) == 0;
 }
 
 /* The key is in part. */
@@ -131,7 +134,8 @@ static bool end_key(struct stream *s)
     return true;
 }
 
-/* The arguments with each key once, where it first stood, with its last value: what a reader makes of the deltas. */
+/* The arguments with each key once, where it first stood, with its last value: what a reader makes
+ * of the deltas. */
 static void put_once(struct stream *s)
 {
     buf_clear(&s->scratch);
@@ -181,7 +185,8 @@ static bool has_required(const struct stream *s)
     return true;
 }
 
-/* The model went on without </tool_call>. Nothing that it wrote may be missing; nothing that the tool needs, either. */
+/* The model went on without </tool_call>. Nothing that it wrote may be missing; nothing that the
+ * tool needs, either. */
 static void complete_or_cut(struct stream *s)
 {
     if (s->state == AT_NAME && s->name.size > 0)
@@ -201,7 +206,7 @@ void stream_call_stop(struct stream *s)
     s->state = AT_TEXT;
 }
 
-/* ---- input ------------------------------------------------------------------------------------------------------------- */
+/* ---- input ----------------------------------------------------------------------------------- */
 
 static void name_text(struct stream *s, const char *text, size_t size)
 {
@@ -302,7 +307,7 @@ static void after_key(struct stream *s, enum tok_special which)
 static bool is_call_tag(enum tok_special which)
 {
     return which == TOK_TOOL_CALL || which == TOK_TOOL_CALL_END ||
-        (which >= TOK_ARG_KEY && which <= TOK_ARG_VALUE_END);
+           (which >= TOK_ARG_KEY && which <= TOK_ARG_VALUE_END);
 }
 
 void stream_call_special(struct stream *s, enum tok_special which)

@@ -1,5 +1,5 @@
-/* stream_text.c: a sink that collects a whole turn, for callers that want the result and not the stream. What it holds
- * lives until stream_text_free.
+/* stream_text.c: a sink that collects a whole turn, for callers that want the result and not the
+ * stream. What it holds lives until stream_text_free.
  */
 #include "text.h"
 
@@ -7,7 +7,7 @@
 
 void stream_text_init(struct stream_text *c, struct mem *m)
 {
-    *c = (struct stream_text){ .mem = m };
+    *c = (struct stream_text){.mem = m};
     buf_init(&c->reasoning, m);
     buf_init(&c->content, m);
     arena_init(&c->arena, m);
@@ -35,8 +35,10 @@ static int32_t add_call(struct stream_text *c, const struct stream_event *ev)
         c->capacity = capacity;
     }
     struct stream_call call = {
-        .name = arena_copy(&c->arena, ev->name, ev->name_size), .name_size = ev->name_size,
-        .arguments = arena_copy(&c->arena, ev->arguments, ev->arguments_size), .arguments_size = ev->arguments_size,
+        .name = arena_copy(&c->arena, ev->name, ev->name_size),
+        .name_size = ev->name_size,
+        .arguments = arena_copy(&c->arena, ev->arguments, ev->arguments_size),
+        .arguments_size = ev->arguments_size,
     };
     if (call.name == NULL || call.arguments == NULL)
         return GLM_ENOMEM;
@@ -69,5 +71,5 @@ static int32_t put(void *user, const struct stream_event *ev)
 
 struct stream_sink stream_text_sink(struct stream_text *c)
 {
-    return (struct stream_sink){ .user = c, .put = put };
+    return (struct stream_sink){.user = c, .put = put};
 }

@@ -1,6 +1,6 @@
-/* stream_value.c: an argument's value into JSON. A string goes out as it comes, verbatim; anything else is looked at when
- * it is whole, its type taken from the tool's schema. Tags inside a value are its text unless they show that the value's
- * own end is missing.
+/* stream_value.c: an argument's value into JSON. A string goes out as it comes, verbatim; anything
+ * else is looked at when it is whole, its type taken from the tool's schema. Tags inside a value
+ * are its text unless they show that the value's own end is missing.
  */
 #include "stream_int.h"
 
@@ -8,7 +8,7 @@
 
 #define TAG ((char)0xff)
 
-/* ---- strings ------------------------------------------------------------------------------------------------------------- */
+/* ---- strings --------------------------------------------------------------------------------- */
 
 static void put_inside_string(struct stream *s, const char *text, size_t size)
 {
@@ -25,7 +25,7 @@ static void become_string(struct stream *s)
     buf_clear(&s->part);
 }
 
-/* ---- other types --------------------------------------------------------------------------------------------------------- */
+/* ---- other types ----------------------------------------------------------------------------- */
 
 static uint32_t types_of_number(const struct json *v)
 {
@@ -37,7 +37,8 @@ static uint32_t types_of_number(const struct json *v)
     return plain || json_i64(v, &i) || json_u64(v, &u) ? TOOL_INTEGER : TOOL_REAL;
 }
 
-/* The type of a JSON text; 0: it is none. The reader borrows our scratch, which has room for any string in it. */
+/* The type of a JSON text; 0: it is none. The reader borrows our scratch, which has room for any
+ * string in it. */
 static uint32_t types_of_text(struct stream *s, struct vocab_text text)
 {
     glm_error ignored = GLM_ERROR_INIT;
@@ -70,7 +71,8 @@ static const char *python_literal(struct vocab_text text, uint32_t types)
     static const struct {
         const char *from, *to;
         uint32_t type;
-    } known[] = { { "True", "true", TOOL_BOOLEAN }, { "False", "false", TOOL_BOOLEAN }, { "None", "null", TOOL_NULL } };
+    } known[] = {{"True", "true", TOOL_BOOLEAN}, {"False", "false", TOOL_BOOLEAN},
+        {"None", "null", TOOL_NULL}};
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
         if ((types & known[i].type) && types != TOOL_ANY && strlen(known[i].from) == text.size &&
             memcmp(known[i].from, text.text, text.size) == 0)
@@ -78,9 +80,10 @@ static const char *python_literal(struct vocab_text text, uint32_t types)
     return NULL;
 }
 
-/* The value in part is whole. With a string among the types that the schema allows, it is one unless it reads as one of
- * the others; without one, any JSON is passed on (the host sees what the model meant), and text that is no JSON becomes
- * a string. Where nothing is declared, JSON is JSON and the rest is text. */
+/* The value in part is whole. With a string among the types that the schema allows, it is one
+ * unless it reads as one of the others; without one, any JSON is passed on (the host sees what the
+ * model meant), and text that is no JSON becomes a string. Where nothing is declared, JSON is JSON
+ * and the rest is text. */
 static void put_value(struct stream *s)
 {
     struct vocab_text text = stream_trim(s->part.data != NULL ? s->part.data : "", s->part.size);
@@ -103,8 +106,8 @@ static bool must_be_string(struct stream *s)
     static const struct {
         const char *first;
         uint32_t types;
-    } starts[] = { { "-0123456789", TOOL_INTEGER | TOOL_REAL }, { "tfTF", TOOL_BOOLEAN }, { "nN", TOOL_NULL },
-        { "[", TOOL_ARRAY }, { "{", TOOL_OBJECT } };
+    } starts[] = {{"-0123456789", TOOL_INTEGER | TOOL_REAL}, {"tfTF", TOOL_BOOLEAN},
+        {"nN", TOOL_NULL}, {"[", TOOL_ARRAY}, {"{", TOOL_OBJECT}};
     while (s->n_lead < s->part.size && stream_is_space(s->part.data[s->n_lead]))
         s->n_lead++;
     if (!(s->value_types & TOOL_STRING) || s->n_lead == s->part.size)
@@ -114,11 +117,12 @@ static bool must_be_string(struct stream *s)
         return false;
     for (size_t i = 0; i < ARRAY_LEN(starts); i++)
         if ((s->value_types & starts[i].types) && c != 0 && strchr(starts[i].first, c) != NULL)
-            return c != '[' && c != '{' && s->part.size > 1024; /* no word and no number is so long */
+            return c != '[' && c != '{' &&
+                   s->part.size > 1024; /* no word and no number is so long */
     return true;
 }
 
-/* ---- a value's life -------------------------------------------------------------------------------------------------------- */
+/* ---- a value's life -------------------------------------------------------------------------- */
 
 void stream_value_open(struct stream *s)
 {
@@ -153,7 +157,7 @@ void stream_value_close(struct stream *s)
     s->state = AT_GAP;
 }
 
-/* ---- tags inside a value --------------------------------------------------------------------------------------------------- */
+/* ---- tags inside a value --------------------------------------------------------------------- */
 
 static bool is_tag(const struct buf *b, size_t at, enum tok_special which)
 {
@@ -162,7 +166,7 @@ static bool is_tag(const struct buf *b, size_t at, enum tok_special which)
 
 static void hold_tag(struct stream *s, enum tok_special which)
 {
-    char tag[2] = { TAG, (char)which };
+    char tag[2] = {TAG, (char)which};
     buf_put(&s->held, tag, sizeof tag);
 }
 
@@ -196,7 +200,8 @@ static void release_as_text(struct stream *s, size_t end)
     }
 }
 
-/* The value ended before the tag at `at` in what is held: what comes after it is read as a call's markup. */
+/* The value ended before the tag at `at` in what is held: what comes after it is read as a call's
+ * markup. */
 static void end_value_before(struct stream *s, size_t at)
 {
     release_as_text(s, at);
@@ -217,8 +222,9 @@ static void end_value_before(struct stream *s, size_t at)
     }
 }
 
-/* Held is "... <arg_key> key </arg_key>" with an <arg_value> behind it now: the next argument of this call, or of a call
- * that follows it (even one without arguments in between). Where did the value end? At the first tag of that chain. */
+/* Held is "... <arg_key> key </arg_key>" with an <arg_value> behind it now: the next argument of
+ * this call, or of a call that follows it (even one without arguments in between). Where did the
+ * value end? At the first tag of that chain. */
 static size_t chain_start(const struct buf *b, size_t arg_key)
 {
     size_t at = arg_key;
@@ -244,7 +250,8 @@ static void open_tag_in_value(struct stream *s)
         return;
     }
     size_t key = text_start(b, gap - 2);
-    if (key < 2 || !is_tag(b, key - 2, TOK_ARG_KEY)) { /* another argument began, nobody can say where */
+    if (key < 2 ||
+        !is_tag(b, key - 2, TOK_ARG_KEY)) { /* another argument began, nobody can say where */
         stream_call_broken(s);
         return;
     }
@@ -269,15 +276,11 @@ void stream_value_special(struct stream *s, enum tok_special which)
         buf_clear(&s->held);
         stream_value_close(s);
         break;
-    case TOK_ARG_VALUE:
-        open_tag_in_value(s);
-        break;
+    case TOK_ARG_VALUE: open_tag_in_value(s); break;
     case TOK_TOOL_CALL:
     case TOK_TOOL_CALL_END:
     case TOK_ARG_KEY:
-    case TOK_ARG_KEY_END:
-        hold_tag(s, which);
-        break;
+    case TOK_ARG_KEY_END: hold_tag(s, which); break;
     default: /* no part of a call's grammar */
         stream_value_text(s, spelling, strlen(spelling));
         break;
@@ -301,10 +304,12 @@ static bool find_call_end(const struct buf *b, size_t *at)
     return false;
 }
 
-/* Input has ended inside a value. What follows its last call may again lack an end; few do, so few rounds are enough. */
+/* Input has ended inside a value. What follows its last call may again lack an end; few do, so few
+ * rounds are enough. */
 void stream_value_resolve(struct stream *s)
 {
     size_t at;
-    for (uint32_t round = 0; round < 8 && s->state == AT_VALUE && find_call_end(&s->held, &at); round++)
+    for (uint32_t round = 0; round < 8 && s->state == AT_VALUE && find_call_end(&s->held, &at);
+         round++)
         end_value_before(s, at);
 }

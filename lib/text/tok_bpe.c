@@ -1,16 +1,18 @@
-/* tok_bpe.c: merges the bytes of one piece into tokens: always the pair of neighbours with the lowest rank, the leftmost
- * of equals. Short pieces on the stack; long ones through a window of constant size, so that a piece of any size takes
- * linear time and, beside its ids, 80 KiB.
+/* tok_bpe.c: merges the bytes of one piece into tokens: always the pair of neighbours with the
+ * lowest rank, the leftmost of equals. Short pieces on the stack; long ones through a window of
+ * constant size, so that a piece of any size takes linear time and, beside its ids, 80 KiB.
  *
- * Why windows are exact. Let a text be x t z, none of them empty, where merging "x t" alone ends with a token boundary
- * between x and t, and merging "t z" alone ends with one between t and z. Then merging x t z gives the tokens of x t up
- * to that first boundary, followed by the tokens of t z. Proof: suppose that some merge crosses one of the two
- * boundaries, and take the first that does, say between x and t. Until then every merge was inside x, t or z, and those
- * inside x and t were the ones, in the same order, that merging "x t" makes: what is lowest among them does not depend
- * on z. So merging "x t" comes to the same state, where the crossing pair is the lowest of all; it would take it. The
- * other boundary likewise. Nothing is assumed of the ranks. So: merge a window; begin the next one at a token boundary
- * b0 near its end; any boundary b1 > b0 that both agree on makes t = [b0, b1), and the first window's tokens up to b0
- * are final. If they agree on none, the first window was too short: double it.
+ * Why windows are exact. Let a text be x t z, none of them empty, where merging "x t" alone ends
+ * with a token boundary between x and t, and merging "t z" alone ends with one between t and z.
+ * Then merging x t z gives the tokens of x t up to that first boundary, followed by the tokens of t
+ * z. Proof: suppose that some merge crosses one of the two boundaries, and take the first that
+ * does, say between x and t. Until then every merge was inside x, t or z, and those inside x and t
+ * were the ones, in the same order, that merging "x t" makes: what is lowest among them does not
+ * depend on z. So merging "x t" comes to the same state, where the crossing pair is the lowest of
+ * all; it would take it. The other boundary likewise. Nothing is assumed of the ranks. So: merge a
+ * window; begin the next one at a token boundary b0 near its end; any boundary b1 > b0 that both
+ * agree on makes t = [b0, b1), and the first window's tokens up to b0 are final. If they agree on
+ * none, the first window was too short: double it.
  */
 #include "tok_int.h"
 
@@ -26,7 +28,7 @@ struct tok_window {
     uint32_t *previous; /* [capacity] */
     uint32_t *rank;     /* [capacity] of the pair that begins here; TOK_NO_RANK: none */
     uint32_t *made;     /* [capacity] the token that this pair becomes */
-    uint64_t *heap;     /* [2 * capacity] rank << 32 | symbol, the lowest first; some are out of date */
+    uint64_t *heap;     /* [2 * capacity] rank << 32 | symbol, lowest first; some out of date */
     uint32_t *boundary; /* [capacity] of the window before: ends of its tokens beyond b0, from b0 */
 };
 
@@ -67,7 +69,7 @@ uint32_t tok_bpe_short(const struct tok *t, const char *text, uint32_t size, int
     return n;
 }
 
-/* ---- one window ---------------------------------------------------------------------------------------------------------- */
+/* ---- one window ------------------------------------------------------------------------------ */
 
 static void sift_down(uint64_t *heap, uint32_t n, uint32_t i, uint64_t v)
 {
@@ -100,7 +102,8 @@ static uint64_t heap_take(struct tok_window *w)
 /* Looks up the pair that begins at symbol i; true: there is one. */
 static bool rate(struct tok_window *w, const struct tok *t, uint32_t i)
 {
-    const struct tok_pair *pair = w->next[i] == NONE ? NULL : tok_pair_find(t, w->id[i], w->id[w->next[i]]);
+    const struct tok_pair *pair =
+        w->next[i] == NONE ? NULL : tok_pair_find(t, w->id[i], w->id[w->next[i]]);
     w->rank[i] = pair ? pair->rank : TOK_NO_RANK;
     w->made[i] = pair ? pair->id : 0;
     return pair;
@@ -138,7 +141,7 @@ static void merge_window(struct tok_window *w, const struct tok *t, const char *
     }
 }
 
-/* ---- a long piece ---------------------------------------------------------------------------------------------------------- */
+/* ---- a long piece ---------------------------------------------------------------------------- */
 
 static void window_free(struct mem *m, struct tok_window *w)
 {
@@ -199,8 +202,8 @@ static bool put_tokens(struct tok_bpe *b, const char *text, uint32_t end)
     return true;
 }
 
-/* The first token boundary at or behind `from`, and into w->boundary those behind that one; *n of them. The end of the
- * window is one, but no b0. NONE: the tokens are too long for this window. */
+/* The first token boundary at or behind `from`, and into w->boundary those behind that one; *n of
+ * them. The end of the window is one, but no b0. NONE: the tokens are too long for this window. */
 static uint32_t note_boundaries(struct tok_window *w, uint32_t from, uint32_t size, uint32_t *n)
 {
     uint32_t i = from;

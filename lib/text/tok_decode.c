@@ -1,5 +1,5 @@
-/* tok_decode.c: from ids back to text, a token at a time. A decoder holds at most three bytes of an unfinished
- * character; it owns no memory.
+/* tok_decode.c: from ids back to text, a token at a time. A decoder holds at most three bytes of an
+ * unfinished character; it owns no memory.
  */
 #include "tok_int.h"
 

@@ -1,9 +1,9 @@
-/* tok_encode.c: from text to ids: added tokens where they are meant, pieces looked up whole, the others merged, and
- * the growing arrays of ids. Nothing outlives a call but what it appends.
+/* tok_encode.c: from text to ids: added tokens where they are meant, pieces looked up whole, the
+ * others merged, and the growing arrays of ids. Nothing outlives a call but what it appends.
  */
 #include "tok_int.h"
 
-/* ---- arrays of ids ---------------------------------------------------------------------------------------------------- */
+/* ---- arrays of ids --------------------------------------------------------------------------- */
 
 void ids_init(struct ids *v, struct mem *m)
 {
@@ -19,7 +19,9 @@ bool ids_reserve(struct ids *v, size_t extra)
     size_t capacity = v->capacity + v->capacity / 2 + 16, size;
     if (capacity - v->n < extra && __builtin_add_overflow(v->n, extra, &capacity))
         capacity = SIZE_MAX;
-    int32_t *grown = __builtin_mul_overflow(capacity, sizeof *grown, &size) ? NULL : mem_resize(v->mem, v->id, size);
+    int32_t *grown = __builtin_mul_overflow(capacity, sizeof *grown, &size)
+                         ? NULL
+                         : mem_resize(v->mem, v->id, size);
     if (!grown) {
         v->failed = true;
         return false;
@@ -49,10 +51,10 @@ void ids_free(struct ids *v)
     ids_init(v, v->mem);
 }
 
-/* ---- encoding --------------------------------------------------------------------------------------------------------- */
+/* ---- encoding -------------------------------------------------------------------------------- */
 
-/* A large text gets room by how many ids it has made so far, so that the last growth copies little: the peak stays near
- * the result itself. */
+/* A large text gets room by how many ids it has made so far, so that the last growth copies little:
+ * the peak stays near the result itself. */
 bool tok_bpe_room(struct tok_bpe *b, const char *at, size_t extra)
 {
     struct ids *out = b->out;
@@ -126,7 +128,7 @@ static bool put_plain(struct encoder *e, const char *text, const char *end)
     return done;
 }
 
-/* The first added token in the text, the longest of those that begin there; returns where, or end. */
+/* The first added token in the text, the longest where several begin; returns where, or end. */
 static const char *find_added(const struct tok *t, const char *text, const char *end, int32_t *id)
 {
     for (; text < end; text++) {
@@ -160,7 +162,8 @@ static bool put_marked(struct encoder *e, const char *text, const char *end)
     return true;
 }
 
-int32_t tok_encode(const struct tok *t, const char *text, size_t size, uint32_t flags, struct ids *out, glm_error *err)
+int32_t tok_encode(const struct tok *t, const char *text, size_t size, uint32_t flags,
+    struct ids *out, glm_error *err)
 {
     if (out->failed)
         return err_nomem(err, "token ids");
@@ -177,7 +180,7 @@ int32_t tok_encode(const struct tok *t, const char *text, size_t size, uint32_t 
         if (!e.seen)
             goto fail;
     }
-    done = flags & TOK_SPECIALS ? put_marked(&e, text, text + size) : put_plain(&e, text, text + size);
+    done = (flags & TOK_SPECIALS ? put_marked : put_plain)(&e, text, text + size);
 fail:
     mem_free(out->mem, e.seen);
     tok_bpe_free(&e.bpe);

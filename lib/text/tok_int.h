@@ -1,5 +1,5 @@
-/* tok_int.h: what the tokenizer's files share: the immutable vocabulary with its two hash tables, how it is built, the
- * pre-tokenizer and the merging of one piece. Read text.h first.
+/* tok_int.h: what the tokenizer's files share: the immutable vocabulary with its two hash tables,
+ * how it is built, the pre-tokenizer and the merging of one piece. Read text.h first.
  */
 #ifndef GLM_TEXT_TOK_INT_H
 #define GLM_TEXT_TOK_INT_H
@@ -20,8 +20,8 @@ struct tok_token {
     uint32_t size : 24, kind : 8;
 };
 
-/* Bytes to id. Up to eight bytes are the key themselves: most pieces of a text cost one cache line. Longer ones have a
- * 64-bit hash as their key and are compared in the pool. */
+/* Bytes to id. Up to eight bytes are the key themselves: most pieces of a text cost one cache line.
+ * Longer ones have a 64-bit hash as their key and are compared in the pool. */
 struct tok_piece {
     uint64_t key;
     uint32_t id;
@@ -51,7 +51,7 @@ struct tok {
     bool ignore_merges;      /* a piece that is a token is that token, whatever the merges say */
 };
 
-/* ---- hashing -------------------------------------------------------------------------------------------------------- */
+/* ---- hashing --------------------------------------------------------------------------------- */
 
 #define TOK_HASH_K1 0x9E3779B97F4A7C15u
 #define TOK_HASH_K2 0xD6E8FEB86659FD93u
@@ -106,7 +106,8 @@ static inline int32_t tok_piece_find(const struct tok *t, const char *p, size_t 
     uint64_t key = tok_piece_key(p, n);
     for (uint32_t i = tok_piece_slot(t, key, n);; i = (i + 1) & t->piece_mask) {
         const struct tok_piece *s = &t->piece[i];
-        if (s->key == key && s->size == n && (n <= 8 || !memcmp(t->pool + t->token[s->id].at, p, n)))
+        if (s->key == key && s->size == n &&
+            (n <= 8 || !memcmp(t->pool + t->token[s->id].at, p, n)))
             return (int32_t)s->id;
         if (!s->size)
             return -1;
@@ -114,7 +115,8 @@ static inline int32_t tok_piece_find(const struct tok *t, const char *p, size_t 
 }
 
 /* The merge of two tokens, or NULL. */
-static inline const struct tok_pair *tok_pair_find(const struct tok *t, uint32_t left, uint32_t right)
+static inline const struct tok_pair *tok_pair_find(
+    const struct tok *t, uint32_t left, uint32_t right)
 {
     uint64_t key = (uint64_t)left << 32 | right;
     for (uint32_t i = tok_pair_slot(t, key);; i = (i + 1) & t->pair_mask) {
@@ -126,7 +128,9 @@ static inline const struct tok_pair *tok_pair_find(const struct tok *t, uint32_t
     }
 }
 
-/* ---- building (tok_vocab.c): tokens, then pieces, then merges, then finish; added tokens at any time before finish ------- */
+/* ---- building (tok_vocab.c) ------------------------------------------------------------------ */
+
+/* Normal tokens, then pieces, then merges, then finish; added tokens at any time before finish. */
 
 struct tok_merge {
     uint32_t left, right, id;
@@ -143,23 +147,26 @@ struct tok_build {
     uint32_t n_merge, merge_capacity;
 };
 
-int32_t tok_build_init(struct tok_build *b, struct mem *m, const char *where, uint32_t n_vocab, glm_error *err);
+int32_t tok_build_init(
+    struct tok_build *b, struct mem *m, const char *where, uint32_t n_vocab, glm_error *err);
 void tok_build_free(struct tok_build *b); /* what finish did not take */
 /* A normal token in byte-level spelling. place names it in errors (a JSON pointer or a key). */
-int32_t tok_build_normal(struct tok_build *b, uint64_t id, const char *spelling, size_t size, uint64_t offset,
-    const char *place, glm_error *err);
-int32_t tok_build_added(struct tok_build *b, uint64_t id, const char *content, size_t size, uint64_t offset,
-    const char *place, glm_error *err);
+int32_t tok_build_normal(struct tok_build *b, uint64_t id, const char *spelling, size_t size,
+    uint64_t offset, const char *place, glm_error *err);
+int32_t tok_build_added(struct tok_build *b, uint64_t id, const char *content, size_t size,
+    uint64_t offset, const char *place, glm_error *err);
 int32_t tok_build_pieces(struct tok_build *b, glm_error *err);
-/* The next merge. lenient: one whose parts or result are no tokens is passed over (it can never apply). */
-int32_t tok_build_merge(struct tok_build *b, const char *left, size_t left_size, const char *right, size_t right_size,
-    bool lenient, uint64_t offset, const char *place, glm_error *err);
+/* The next merge. lenient: one whose parts or result are no tokens is passed over (it can never
+ * apply). */
+int32_t tok_build_merge(struct tok_build *b, const char *left, size_t left_size, const char *right,
+    size_t right_size, bool lenient, uint64_t offset, const char *place, glm_error *err);
 int32_t tok_build_finish(struct tok_build *b, struct tok **out, glm_error *err);
 
-int32_t tok_json_read(struct tok_build *b, struct mem *m, const char *text, size_t size, glm_error *err);
+int32_t tok_json_read(
+    struct tok_build *b, struct mem *m, const char *text, size_t size, glm_error *err);
 int32_t tok_gguf_read(struct tok_build *b, const struct vocab_source *src, glm_error *err);
 
-/* ---- the pre-tokenizer (tok_split.c, table in tok_unicode.c) -------------------------------------------------------------- */
+/* ---- the pre-tokenizer (tok_split.c, table in tok_unicode.c) --------------------------------- */
 
 extern const char tok_pattern[]; /* the family's regular expression, which tok_split carries out */
 
@@ -175,7 +182,7 @@ static inline enum tok_class tok_class_of(uint32_t code_point)
 /* Bytes of the piece at text (text < end). */
 size_t tok_split(const char *text, const char *end);
 
-/* ---- merging one piece (tok_bpe.c) ------------------------------------------------------------------------------------------- */
+/* ---- merging one piece (tok_bpe.c) ----------------------------------------------------------- */
 
 #define TOK_SHORT 64u /* bytes of a piece that is merged on the stack */
 

@@ -1,6 +1,7 @@
-/* tok_json.c: reads a tokenizer.json into a tok_build, by events, because the file has a million values. What is not the
- * family's pipeline is refused by name: a tokenizer that is almost right gives almost right answers. `truncation` and
- * `padding` are wishes of whoever saved the file, not part of the vocabulary, and are passed over.
+/* tok_json.c: reads a tokenizer.json into a tok_build, by events, because the file has a million
+ * values. What is not the family's pipeline is refused by name: a tokenizer that is almost right
+ * gives almost right answers. `truncation` and `padding` are wishes of whoever saved the file, not
+ * part of the vocabulary, and are passed over.
  */
 #include "tok_int.h"
 
@@ -22,9 +23,11 @@ static int32_t bad(const struct reading *in, glm_error *err, const char *place, 
 }
 
 /* name: what the file has. */
-static int32_t unknown(const struct reading *in, glm_error *err, uint64_t offset, const char *place, const char *name)
+static int32_t unknown(
+    const struct reading *in, glm_error *err, uint64_t offset, const char *place, const char *name)
 {
-    return err_set(err, GLM_ENOTSUP, offset, in->b->where, "%s: \"%s\" is not what the GLM-4.5 family has", place, name);
+    return err_set(err, GLM_ENOTSUP, offset, in->b->where,
+        "%s: \"%s\" is not what the GLM-4.5 family has", place, name);
 }
 
 static bool key_is(const struct json_reader *r, const char *key)
@@ -44,7 +47,8 @@ static int32_t skip(struct reading *in, glm_error *err)
     return json_reader_skip(&in->r, err) ? GLM_OK : err->code;
 }
 
-static int32_t open_container(struct reading *in, enum json_type type, const char *place, glm_error *err)
+static int32_t open_container(
+    struct reading *in, enum json_type type, const char *place, glm_error *err)
 {
     enum json_event event;
     int32_t status = next(in, &event, err);
@@ -55,7 +59,7 @@ static int32_t open_container(struct reading *in, enum json_type type, const cha
     return GLM_OK;
 }
 
-/* ---- small parts, as trees ------------------------------------------------------------------------------------------------- */
+/* ---- small parts, as trees ------------------------------------------------------------------- */
 
 /* The value that comes, as a document whose offsets begin at *base. */
 static int32_t read_tree(struct reading *in, struct json_doc *doc, uint64_t *base, glm_error *err)
@@ -88,10 +92,12 @@ static bool is_false(const struct json *object, const char *key)
     return v && v->type == JSON_FALSE;
 }
 
-static int32_t check_split(const struct reading *in, const struct json *v, uint64_t base, glm_error *err)
+static int32_t check_split(
+    const struct reading *in, const struct json *v, uint64_t base, glm_error *err)
 {
     const char *place = "/pre_tokenizer/pretokenizers/0";
-    const struct json *behavior = json_get(v, "behavior"), *pattern = json_get(json_get(v, "pattern"), "Regex");
+    const struct json *behavior = json_get(v, "behavior"),
+                      *pattern = json_get(json_get(v, "pattern"), "Regex");
     if (!has_type(v, "Split"))
         return unknown(in, err, base + v->offset, place, type_name(v));
     if (!behavior || !json_is_text(behavior, "Isolated") || !is_false(v, "invert"))
@@ -99,21 +105,26 @@ static int32_t check_split(const struct reading *in, const struct json *v, uint6
     if (!pattern || pattern->type != JSON_STRING)
         return unknown(in, err, base + v->offset, place, "Split without a Regex");
     if (!json_is_text(pattern, tok_pattern))
-        return unknown(in, err, base + pattern->offset, "/pre_tokenizer/pretokenizers/0/pattern/Regex", pattern->text);
+        return unknown(in, err, base + pattern->offset,
+            "/pre_tokenizer/pretokenizers/0/pattern/Regex", pattern->text);
     return GLM_OK;
 }
 
-static int32_t check_pre_tokenizer(const struct reading *in, const struct json *root, uint64_t base, glm_error *err)
+static int32_t check_pre_tokenizer(
+    const struct reading *in, const struct json *root, uint64_t base, glm_error *err)
 {
-    const struct json *list = json_get(root, "pretokenizers"), *split = list ? json_first(list) : NULL;
+    const struct json *list = json_get(root, "pretokenizers"),
+                      *split = list ? json_first(list) : NULL;
     if (!has_type(root, "Sequence"))
         return unknown(in, err, base, "/pre_tokenizer", type_name(root));
     if (!list || list->type != JSON_ARRAY || list->count != 2)
-        return unknown(in, err, base, "/pre_tokenizer", "a Sequence other than Split and ByteLevel");
+        return unknown(
+            in, err, base, "/pre_tokenizer", "a Sequence other than Split and ByteLevel");
     int32_t status = check_split(in, split, base, err);
     const struct json *bytes = json_next(list, split);
     if (!status && !has_type(bytes, "ByteLevel"))
-        status = unknown(in, err, base + bytes->offset, "/pre_tokenizer/pretokenizers/1", type_name(bytes));
+        status = unknown(
+            in, err, base + bytes->offset, "/pre_tokenizer/pretokenizers/1", type_name(bytes));
     if (!status && (!is_false(bytes, "add_prefix_space") || !is_false(bytes, "use_regex")))
         status = unknown(in, err, base + bytes->offset, "/pre_tokenizer/pretokenizers/1",
             "ByteLevel with add_prefix_space or use_regex");
@@ -121,7 +132,8 @@ static int32_t check_pre_tokenizer(const struct reading *in, const struct json *
 }
 
 /* ByteLevel only moves offsets; anything else would add tokens. */
-static int32_t check_post_processor(const struct reading *in, const struct json *root, uint64_t base, glm_error *err)
+static int32_t check_post_processor(
+    const struct reading *in, const struct json *root, uint64_t base, glm_error *err)
 {
     const struct json *list = json_get(root, "processors");
     if (root->type == JSON_NULL || has_type(root, "ByteLevel"))
@@ -165,10 +177,11 @@ static int32_t read_part(struct reading *in, enum part part, glm_error *err)
     return status;
 }
 
-/* ---- added tokens ------------------------------------------------------------------------------------------------------------ */
+/* ---- added tokens ---------------------------------------------------------------------------- */
 
 /* One member of an added token behind its key. */
-static int32_t read_added_member(struct reading *in, uint64_t *id, bool *has_id, bool *has_content, glm_error *err)
+static int32_t read_added_member(
+    struct reading *in, uint64_t *id, bool *has_id, bool *has_content, glm_error *err)
 {
     static const char *const flags[] = { "single_word", "lstrip", "rstrip", "normalized" };
     struct json_reader *r = &in->r;
@@ -218,7 +231,8 @@ static int32_t read_added_token(struct reading *in, glm_error *err)
         return err_nomem(err, "an added token");
     if (!has_id || !has_content)
         return bad(in, err, "/added_tokens", "a token without id or content");
-    return tok_build_added(in->b, id, in->content.data, in->content.size, offset, "/added_tokens", err);
+    return tok_build_added(
+        in->b, id, in->content.data, in->content.size, offset, "/added_tokens", err);
 }
 
 static int32_t read_added(struct reading *in, glm_error *err)
@@ -236,7 +250,7 @@ static int32_t read_added(struct reading *in, glm_error *err)
     return status;
 }
 
-/* ---- the model ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 static int32_t read_vocab(struct reading *in, glm_error *err)
 {
@@ -260,7 +274,8 @@ static int32_t read_vocab(struct reading *in, glm_error *err)
             return status;
         if (event != JSON_EV_VALUE || !json_u64(&r->value, &id))
             return bad(in, err, "/model/vocab", "an id must be a whole number");
-        status = tok_build_normal(in->b, id, in->content.data, in->content.size, offset, "/model/vocab", err);
+        status = tok_build_normal(
+            in->b, id, in->content.data, in->content.size, offset, "/model/vocab", err);
     }
     return status ? status : tok_build_pieces(in->b, err);
 }
@@ -302,8 +317,8 @@ static int32_t read_merge_pair(struct reading *in, glm_error *err)
         return status;
     if (event != JSON_EV_CLOSE)
         return bad(in, err, "/model/merges", "a merge must be two strings");
-    return tok_build_merge(in->b, in->content.data, left, in->content.data + left, in->content.size - left, false,
-        offset, "/model/merges", err);
+    return tok_build_merge(in->b, in->content.data, left, in->content.data + left,
+        in->content.size - left, false, offset, "/model/merges", err);
 }
 
 static int32_t read_merges(struct reading *in, glm_error *err)
@@ -344,7 +359,8 @@ static int32_t find_merges(struct reading *in, glm_error *err)
 static int32_t read_waiting_merges(struct reading *in, glm_error *err)
 {
     struct json_reader whole = in->r;
-    json_reader_init(&in->r, in->mem, whole.text + in->merges_at, in->merges_end - in->merges_at, whole.where);
+    json_reader_init(
+        &in->r, in->mem, whole.text + in->merges_at, in->merges_end - in->merges_at, whole.where);
     in->base = in->merges_at;
     int32_t status = read_merges(in, err);
     in->base = 0;
@@ -375,7 +391,8 @@ static int32_t read_model_type(struct reading *in, glm_error *err)
     in->type = true;
     if (in->r.value.type != JSON_STRING)
         return bad(in, err, "/model/type", "must be a string");
-    return key_is(&in->r, "BPE") ? GLM_OK : unknown(in, err, in->r.value.offset, "/model/type", "not BPE");
+    return key_is(&in->r, "BPE") ? GLM_OK
+                                 : unknown(in, err, in->r.value.offset, "/model/type", "not BPE");
 }
 
 static int32_t read_ignore_merges(struct reading *in, glm_error *err)
@@ -427,7 +444,7 @@ static int32_t read_model(struct reading *in, glm_error *err)
     return status;
 }
 
-/* ---- the file --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static int32_t read_member(struct reading *in, glm_error *err)
 {
@@ -465,14 +482,20 @@ static int32_t read_file(struct reading *in, glm_error *err)
 
 static int32_t check_complete(const struct reading *in, glm_error *err)
 {
-    const char *missing = !in->pre_tokenizer ? "/pre_tokenizer" : !in->decoder ? "/decoder"
-        : !in->type ? "/model/type" : !in->vocab ? "/model/vocab" : !in->merges ? "/model/merges" : NULL;
+    const char *missing = !in->pre_tokenizer ? "/pre_tokenizer"
+                          : !in->decoder     ? "/decoder"
+                          : !in->type        ? "/model/type"
+                          : !in->vocab       ? "/model/vocab"
+                          : !in->merges      ? "/model/merges"
+                                             : NULL;
     if (!missing)
         return GLM_OK;
-    return err_set(err, GLM_EFORMAT, 0, in->b->where, "%s: missing; is this a tokenizer.json?", missing);
+    return err_set(
+        err, GLM_EFORMAT, 0, in->b->where, "%s: missing; is this a tokenizer.json?", missing);
 }
 
-int32_t tok_json_read(struct tok_build *b, struct mem *m, const char *text, size_t size, glm_error *err)
+int32_t tok_json_read(
+    struct tok_build *b, struct mem *m, const char *text, size_t size, glm_error *err)
 {
     struct reading in = { .b = b, .mem = m };
     glm_error own = GLM_ERROR_INIT; /* its code is wanted even where the caller wants no error */

@@ -1,10 +1,11 @@
-/* tok_split.c: the pre-tokenizer: cuts text into the pieces that the family's regular expression finds, by hand and in
- * linear time. Pure functions; the character classes are those of tok_unicode.c.
+/* tok_split.c: the pre-tokenizer: cuts text into the pieces that the family's regular expression
+ * finds, by hand and in linear time. Pure functions; the character classes are those of
+ * tok_unicode.c.
  */
 #include "tok_int.h"
 
-/* The alternatives in order, as the functions below carry them out. A regular expression takes the first alternative
- * that matches, not the longest. */
+/* The alternatives in order, as the functions below carry them out. A regular expression takes the
+ * first alternative that matches, not the longest. */
 const char tok_pattern[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)"    /* contraction; long s (U+017F) folds to s */
     "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"  /* a word, with one character of any other kind before it */
@@ -32,8 +33,8 @@ static inline bool is_continuation(uint8_t c)
     return (c & 0xC0) == 0x80;
 }
 
-/* Class and length of the character at p (p < end). A byte that is no character is one of class other, so that any
- * input is cut somewhere. */
+/* Class and length of the character at p (p < end). A byte that is no character is one of class
+ * other, so that any input is cut somewhere. */
 static enum tok_class class_multi(const uint8_t *p, const uint8_t *end, uint32_t *size)
 {
     size_t left = (size_t)(end - p);
@@ -106,8 +107,9 @@ static const uint8_t *punctuation_end(const uint8_t *p, const uint8_t *end)
     return p;
 }
 
-/* White space that neither a word nor punctuation takes along. The run ends at `stop`. A run is looked at three times
- * at most: once up to its last line end, once up to its last character, once for that one. */
+/* White space that neither a word nor punctuation takes along. The run ends at `stop`. A run is
+ * looked at three times at most: once up to its last line end, once up to its last character, once
+ * for that one. */
 static const uint8_t *space_end(const uint8_t *p, const uint8_t *end)
 {
     const uint8_t *line = NULL, *last = p, *q = p;

@@ -1,5 +1,5 @@
-/* tok_unicode.c: the classes of all code points, made by scripts/gen_unicode.py; do not edit. Unicode 16.0.
- * A block holds 128 code points, two bits each, the first in the low bits.
+/* tok_unicode.c: the classes of all code points (Unicode 16.0), made by scripts/gen_unicode.py; do
+ * not edit. A block holds 128 code points, two bits each, the first in the low bits.
  */
 #include "tok_int.h"
 

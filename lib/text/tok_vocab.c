@@ -1,20 +1,35 @@
-/* tok_vocab.c: makes the immutable vocabulary out of tokens, merges and added tokens, wherever they come from, and
- * answers what is in it. All that a file says is checked here; the readers only take the file apart.
+/* tok_vocab.c: makes the immutable vocabulary out of tokens, merges and added tokens, wherever they
+ * come from, and answers what is in it. All that a file says is checked here; the readers only take
+ * the file apart.
  */
 #include "tok_int.h"
 
 static const char *const special_content[TOK_SPECIAL_COUNT] = {
-    [TOK_ENDOFTEXT] = "<|endoftext|>", [TOK_GMASK] = "[gMASK]", [TOK_SOP] = "<sop>", [TOK_EOP] = "<eop>",
-    [TOK_SYSTEM] = "<|system|>", [TOK_USER] = "<|user|>", [TOK_ASSISTANT] = "<|assistant|>",
-    [TOK_OBSERVATION] = "<|observation|>", [TOK_CODE_PREFIX] = "<|code_prefix|>",
-    [TOK_CODE_MIDDLE] = "<|code_middle|>", [TOK_CODE_SUFFIX] = "<|code_suffix|>", [TOK_THINK] = "<think>",
-    [TOK_THINK_END] = "</think>", [TOK_TOOL_CALL] = "<tool_call>", [TOK_TOOL_CALL_END] = "</tool_call>",
-    [TOK_TOOL_RESPONSE] = "<tool_response>", [TOK_TOOL_RESPONSE_END] = "</tool_response>",
-    [TOK_ARG_KEY] = "<arg_key>", [TOK_ARG_KEY_END] = "</arg_key>", [TOK_ARG_VALUE] = "<arg_value>",
-    [TOK_ARG_VALUE_END] = "</arg_value>", [TOK_NOTHINK] = "/nothink",
+    [TOK_ENDOFTEXT] = "<|endoftext|>",
+    [TOK_GMASK] = "[gMASK]",
+    [TOK_SOP] = "<sop>",
+    [TOK_EOP] = "<eop>",
+    [TOK_SYSTEM] = "<|system|>",
+    [TOK_USER] = "<|user|>",
+    [TOK_ASSISTANT] = "<|assistant|>",
+    [TOK_OBSERVATION] = "<|observation|>",
+    [TOK_CODE_PREFIX] = "<|code_prefix|>",
+    [TOK_CODE_MIDDLE] = "<|code_middle|>",
+    [TOK_CODE_SUFFIX] = "<|code_suffix|>",
+    [TOK_THINK] = "<think>",
+    [TOK_THINK_END] = "</think>",
+    [TOK_TOOL_CALL] = "<tool_call>",
+    [TOK_TOOL_CALL_END] = "</tool_call>",
+    [TOK_TOOL_RESPONSE] = "<tool_response>",
+    [TOK_TOOL_RESPONSE_END] = "</tool_response>",
+    [TOK_ARG_KEY] = "<arg_key>",
+    [TOK_ARG_KEY_END] = "</arg_key>",
+    [TOK_ARG_VALUE] = "<arg_value>",
+    [TOK_ARG_VALUE_END] = "</arg_value>",
+    [TOK_NOTHINK] = "/nothink",
 };
 
-/* ---- answers ---------------------------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 uint32_t tok_n(const struct tok *t)
 {
@@ -56,9 +71,10 @@ void tok_close(struct tok *t)
     mem_free(t->mem, t);
 }
 
-/* ---- building ----------------------------------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
-int32_t tok_build_init(struct tok_build *b, struct mem *m, const char *where, uint32_t n_vocab, glm_error *err)
+int32_t tok_build_init(
+    struct tok_build *b, struct mem *m, const char *where, uint32_t n_vocab, glm_error *err)
 {
     memset(b, 0, sizeof *b);
     b->where = where;
@@ -99,22 +115,25 @@ static bool make_room(struct tok_build *b, uint32_t id)
     return true;
 }
 
-static int32_t put_token(struct tok_build *b, uint64_t id, const char *bytes, size_t size, enum tok_kind kind,
-    uint64_t offset, const char *place, glm_error *err)
+static int32_t put_token(struct tok_build *b, uint64_t id, const char *bytes, size_t size,
+    enum tok_kind kind, uint64_t offset, const char *place, glm_error *err)
 {
     struct tok *t = b->tok;
     if (id > TOK_ID_MAX)
-        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: id %llu is beyond the limit of %u", place,
-            (unsigned long long)id, TOK_ID_MAX);
+        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: id %llu is beyond the limit of %u",
+            place, (unsigned long long)id, TOK_ID_MAX);
     if (b->n_vocab && id >= b->n_vocab)
-        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: id %llu, but the model has %u rows: is this the"
-            " tokenizer of another model?", place, (unsigned long long)id, b->n_vocab);
+        return err_set(err, GLM_EFORMAT, offset, b->where,
+            "%s: id %llu, but the model has %u rows: is this the"
+            " tokenizer of another model?",
+            place, (unsigned long long)id, b->n_vocab);
     if (!size || size >= 1u << 24 || b->pool.size + size > UINT32_MAX)
         return err_set(err, GLM_EFORMAT, offset, b->where, "%s: a token of %zu bytes", place, size);
     if (!make_room(b, (uint32_t)id))
         return err_nomem(err, "the tokenizer's tokens");
     if (t->token[id].kind != TOK_ABSENT)
-        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: id %u is given to two tokens", place, (uint32_t)id);
+        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: id %u is given to two tokens",
+            place, (uint32_t)id);
     t->token[id].at = (uint32_t)b->pool.size;
     t->token[id].size = (uint32_t)size & 0xFFFFFF;
     buf_put(&b->pool, bytes, size);
@@ -127,8 +146,8 @@ static int32_t put_token(struct tok_build *b, uint64_t id, const char *bytes, si
     return GLM_OK;
 }
 
-/* The byte that a character of the byte-level spelling stands for, or -1. Printable Latin-1 stands for itself, the
- * other 68 bytes, in order, are U+0100 and on. */
+/* The byte that a character of the byte-level spelling stands for, or -1. Printable Latin-1 stands
+ * for itself, the other 68 bytes, in order, are U+0100 and on. */
 static int spelled_byte(uint32_t c)
 {
     if ((c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xFF && c != 0xAD))
@@ -141,7 +160,8 @@ static int spelled_byte(uint32_t c)
     return c < 67 ? (int)(127 + c - 33) : 0xAD;
 }
 
-/* Appends the bytes that a spelling stands for; false: a character of it stands for none. The room is there. */
+/* Appends the bytes that a spelling stands for; false: a character of it stands for none. The room
+ * is there. */
 static bool put_spelled(struct buf *out, const char *text, size_t size)
 {
     char *to = out->data + out->size;
@@ -160,25 +180,27 @@ static bool put_spelled(struct buf *out, const char *text, size_t size)
     return true;
 }
 
-int32_t tok_build_normal(struct tok_build *b, uint64_t id, const char *spelling, size_t size, uint64_t offset,
-    const char *place, glm_error *err)
+int32_t tok_build_normal(struct tok_build *b, uint64_t id, const char *spelling, size_t size,
+    uint64_t offset, const char *place, glm_error *err)
 {
     buf_clear(&b->scratch);
     if (!buf_reserve(&b->scratch, size))
         return err_nomem(err, "the tokenizer's text");
     if (!put_spelled(&b->scratch, spelling, size))
-        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: \"%.*s\" (id %llu) is not in byte-level spelling", place,
+        return err_set(err, GLM_EFORMAT, offset, b->where,
+            "%s: \"%.*s\" (id %llu) is not in byte-level spelling", place,
             (int)(size < 64 ? size : 64), spelling, (unsigned long long)id);
     b->n_normal++;
     return put_token(b, id, b->scratch.data, b->scratch.size, TOK_NORMAL, offset, place, err);
 }
 
-int32_t tok_build_added(struct tok_build *b, uint64_t id, const char *content, size_t size, uint64_t offset,
-    const char *place, glm_error *err)
+int32_t tok_build_added(struct tok_build *b, uint64_t id, const char *content, size_t size,
+    uint64_t offset, const char *place, glm_error *err)
 {
     struct tok *t = b->tok;
     if (t->n_added == TOK_ADDED_MAX)
-        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: more than %u added tokens", place, TOK_ADDED_MAX);
+        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: more than %u added tokens", place,
+            TOK_ADDED_MAX);
     if (!t->added) {
         t->added = mem_array(t->mem, TOK_ADDED_MAX, sizeof *t->added);
         if (!t->added)
@@ -201,7 +223,8 @@ static uint32_t table_size(uint32_t n)
 
 static int32_t crafted(const struct tok_build *b, glm_error *err)
 {
-    return err_set(err, GLM_EFORMAT, 0, b->where, "the vocabulary was made to collide in hash tables; use the published"
+    return err_set(err, GLM_EFORMAT, 0, b->where,
+        "the vocabulary was made to collide in hash tables; use the published"
         " file");
 }
 
@@ -215,7 +238,8 @@ static int32_t put_piece(struct tok_build *b, uint32_t id, glm_error *err)
     for (uint32_t n = 0; t->piece[i].size; i = (i + 1) & t->piece_mask) {
         const struct tok_piece *s = &t->piece[i];
         if (s->key == key && s->size == size && !memcmp(t->pool + t->token[s->id].at, bytes, size))
-            return err_set(err, GLM_EFORMAT, 0, b->where, "tokens %u and %u are the same bytes", s->id, id);
+            return err_set(
+                err, GLM_EFORMAT, 0, b->where, "tokens %u and %u are the same bytes", s->id, id);
         if (++n == TOK_PROBE_MAX)
             return crafted(b, err);
     }
@@ -241,7 +265,8 @@ int32_t tok_build_pieces(struct tok_build *b, glm_error *err)
         char byte = (char)c;
         int32_t id = tok_piece_find(t, &byte, 1);
         if (id < 0)
-            return err_set(err, GLM_EFORMAT, 0, b->where, "the vocabulary has no token for the byte 0x%x", c);
+            return err_set(
+                err, GLM_EFORMAT, 0, b->where, "the vocabulary has no token for the byte 0x%x", c);
         t->byte_id[c] = (uint32_t)id;
     }
     return GLM_OK;
@@ -261,8 +286,8 @@ static bool put_merge(struct tok_build *b, struct tok_merge merge)
     return true;
 }
 
-int32_t tok_build_merge(struct tok_build *b, const char *left, size_t left_size, const char *right, size_t right_size,
-    bool lenient, uint64_t offset, const char *place, glm_error *err)
+int32_t tok_build_merge(struct tok_build *b, const char *left, size_t left_size, const char *right,
+    size_t right_size, bool lenient, uint64_t offset, const char *place, glm_error *err)
 {
     struct buf *s = &b->scratch;
     int32_t ids[3] = { -1, -1, -1 };
@@ -280,12 +305,15 @@ int32_t tok_build_merge(struct tok_build *b, const char *left, size_t left_size,
     if (ids[0] < 0 || ids[1] < 0 || ids[2] < 0) {
         if (lenient)
             return GLM_OK;
-        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: merge %u (\"%.*s\" and \"%.*s\") has parts or a result"
-            " that are no tokens", place, b->n_merge, (int)(left_size < 40 ? left_size : 40), left,
+        return err_set(err, GLM_EFORMAT, offset, b->where,
+            "%s: merge %u (\"%.*s\" and \"%.*s\") has parts or a result"
+            " that are no tokens",
+            place, b->n_merge, (int)(left_size < 40 ? left_size : 40), left,
             (int)(right_size < 40 ? right_size : 40), right);
     }
     if (b->n_merge == TOK_ID_MAX)
-        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: more than %u merges", place, TOK_ID_MAX);
+        return err_set(
+            err, GLM_EFORMAT, offset, b->where, "%s: more than %u merges", place, TOK_ID_MAX);
     if (!put_merge(b, (struct tok_merge){ (uint32_t)ids[0], (uint32_t)ids[1], (uint32_t)ids[2] }))
         return err_nomem(err, "the tokenizer's merges");
     return GLM_OK;
@@ -305,7 +333,8 @@ static int32_t put_pairs(struct tok_build *b, glm_error *err)
         const struct tok_merge *m = &b->merge[rank];
         uint64_t key = (uint64_t)m->left << 32 | m->right;
         uint32_t i = tok_pair_slot(t, key);
-        for (uint32_t n = 0; t->pair[i].key != TOK_PAIR_FREE && t->pair[i].key != key; i = (i + 1) & t->pair_mask)
+        for (uint32_t n = 0; t->pair[i].key != TOK_PAIR_FREE && t->pair[i].key != key;
+             i = (i + 1) & t->pair_mask)
             if (++n == TOK_PROBE_MAX)
                 return crafted(b, err);
         t->pair[i] = (struct tok_pair){ key, rank, m->id };
@@ -313,7 +342,8 @@ static int32_t put_pairs(struct tok_build *b, glm_error *err)
     return GLM_OK;
 }
 
-/* Orders the added tokens by first byte, longer ones first. There are few. Plain text must not be able to make one. */
+/* Orders the added tokens by first byte, longer ones first. There are few. Plain text must not be
+ * able to make one. */
 static int32_t sort_added(struct tok_build *b, glm_error *err)
 {
     struct tok *t = b->tok;
@@ -321,7 +351,8 @@ static int32_t sort_added(struct tok_build *b, glm_error *err)
         uint32_t id = t->added[i], k = i;
         const struct tok_token *a = &t->token[id];
         if (tok_piece_find(t, t->pool + a->at, a->size) >= 0)
-            return err_set(err, GLM_EFORMAT, 0, b->where, "added token %u (\"%.*s\") is also a token of plain text", id,
+            return err_set(err, GLM_EFORMAT, 0, b->where,
+                "added token %u (\"%.*s\") is also a token of plain text", id,
                 (int)(a->size < 64 ? a->size : 64), t->pool + a->at);
         for (; k > 0; k--) {
             const struct tok_token *c = &t->token[t->added[k - 1]];
@@ -329,8 +360,8 @@ static int32_t sort_added(struct tok_build *b, glm_error *err)
             if (c_first < a_first || (c_first == a_first && c->size > a->size))
                 break;
             if (c->size == a->size && !memcmp(t->pool + c->at, t->pool + a->at, a->size))
-                return err_set(err, GLM_EFORMAT, 0, b->where, "added tokens %u and %u are the same text",
-                    t->added[k - 1], id);
+                return err_set(err, GLM_EFORMAT, 0, b->where,
+                    "added tokens %u and %u are the same text", t->added[k - 1], id);
             t->added[k] = t->added[k - 1];
         }
         t->added[k] = id;
@@ -363,7 +394,8 @@ int32_t tok_build_finish(struct tok_build *b, struct tok **out, glm_error *err)
     return GLM_OK;
 }
 
-int32_t tok_open(struct mem *m, const struct vocab_source *src, uint32_t n_vocab, struct tok **out, glm_error *err)
+int32_t tok_open(struct mem *m, const struct vocab_source *src, uint32_t n_vocab, struct tok **out,
+    glm_error *err)
 {
     struct tok_build b;
     *out = NULL;
@@ -372,7 +404,9 @@ int32_t tok_open(struct mem *m, const struct vocab_source *src, uint32_t n_vocab
         switch (src->kind) {
         case VOCAB_JSON: status = tok_json_read(&b, m, src->json, src->json_size, err); break;
         case VOCAB_GGUF: status = tok_gguf_read(&b, src, err); break;
-        default: status = err_set(err, GLM_ENOTSUP, 0, b.where, "the model has no tokenizer: put tokenizer.json beside it");
+        default:
+            status = err_set(err, GLM_ENOTSUP, 0, b.where,
+                "the model has no tokenizer: put tokenizer.json beside it");
         }
     }
     if (!status)

@@ -1,6 +1,6 @@
-/* tool_types.c: which JSON types each declared argument may have, read off the tools' schemas once. Everything lies in
- * one arena that lives until tool_types_close. Only types are looked at: whether a value is valid is the constraint's
- * business.
+/* tool_types.c: which JSON types each declared argument may have, read off the tools' schemas once.
+ * Everything lies in one arena that lives until tool_types_close. Only types are looked at: whether
+ * a value is valid is the constraint's business.
  */
 #include "place.h"
 #include "text.h"
@@ -14,7 +14,7 @@ struct argument {
 
 struct tool_type {
     struct vocab_text name;
-    struct argument *arguments; /* [n_argument] */
+    struct argument *arguments;  /* [n_argument] */
     struct vocab_text *required; /* [n_required] */
     size_t n_argument, n_required;
     uint32_t other; /* types of keys that are not declared */
@@ -27,9 +27,10 @@ struct tool_types {
     size_t n_tool;
 };
 
-/* ---- the types of a schema -------------------------------------------------------------------------------------------- */
+/* ---- the types of a schema ------------------------------------------------------------------- */
 
-/* Enough for any schema that people write; what lies deeper, or in a circle of references, may be any type. */
+/* Enough for any schema that people write; what lies deeper, or in a circle of references, may be
+ * any type. */
 #define WALK_DEPTH 12u
 #define WALK_BUDGET 512u
 
@@ -44,8 +45,13 @@ static uint32_t types_of_name(const struct json *name)
         const char *name;
         uint32_t types;
     } known[] = {
-        { "string", TOOL_STRING }, { "integer", TOOL_INTEGER }, { "number", TOOL_INTEGER | TOOL_REAL },
-        { "boolean", TOOL_BOOLEAN }, { "null", TOOL_NULL }, { "array", TOOL_ARRAY }, { "object", TOOL_OBJECT },
+        {"string", TOOL_STRING},
+        {"integer", TOOL_INTEGER},
+        {"number", TOOL_INTEGER | TOOL_REAL},
+        {"boolean", TOOL_BOOLEAN},
+        {"null", TOOL_NULL},
+        {"array", TOOL_ARRAY},
+        {"object", TOOL_OBJECT},
     };
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
         if (json_is_text(name, known[i].name))
@@ -161,18 +167,18 @@ static uint32_t types_of_schema(struct walk *w, const struct json *schema, uint3
     return types != 0 ? types : TOOL_ANY; /* nothing fits: the schema is no help */
 }
 
-/* ---- the declared tools ------------------------------------------------------------------------------------------------ */
+/* ---- the declared tools ---------------------------------------------------------------------- */
 
 static bool copy_text(struct arena *a, const struct json *v, struct vocab_text *out)
 {
-    *out = (struct vocab_text){ arena_copy(a, v->text, v->size), v->size };
+    *out = (struct vocab_text){arena_copy(a, v->text, v->size), v->size};
     return out->text != NULL;
 }
 
 static bool read_arguments(struct arena *a, const struct json *parameters, struct tool_type *tool)
 {
     const struct json *properties = json_get(parameters, "properties");
-    struct walk w = { parameters, WALK_BUDGET };
+    struct walk w = {parameters, WALK_BUDGET};
     tool->other = types_of_schema(&w, json_get(parameters, "additionalProperties"), 0);
     if (properties == NULL || properties->type != JSON_OBJECT || properties->count == 0)
         return true;
@@ -209,18 +215,21 @@ static bool read_required(struct arena *a, const struct json *parameters, struct
     return true;
 }
 
-static int32_t read_tool(struct tool_types *t, const struct json *item, size_t i_tool, glm_error *err)
+static int32_t read_tool(
+    struct tool_types *t, const struct json *item, size_t i_tool, glm_error *err)
 {
     const struct json *function = json_get(item, "function");
     const struct json *record = function != NULL && function->type == JSON_OBJECT ? function : item;
-    const struct json *name = json_get(record, "name"), *parameters = json_get(record, "parameters");
+    const struct json *name = json_get(record, "name"),
+                      *parameters = json_get(record, "parameters");
     struct tool_type *tool = &t->tools[i_tool];
-    *tool = (struct tool_type){ .other = TOOL_ANY };
+    *tool = (struct tool_type){.other = TOOL_ANY};
     if (name == NULL || name->type != JSON_STRING || name->size == 0) {
-        struct place p = { { 0 }, 0 };
+        struct place p = {{0}, 0};
         place_index(&p, i_tool);
         place_text(&p, record == item ? "/name" : "/function/name");
-        return err_set(err, GLM_ESCHEMA, item->offset, p.text, "a tool needs a name, a string that is not empty");
+        return err_set(err, GLM_ESCHEMA, item->offset, p.text,
+            "a tool needs a name, a string that is not empty");
     }
     if (!copy_text(&t->arena, name, &tool->name) || !read_arguments(&t->arena, parameters, tool) ||
         !read_required(&t->arena, parameters, tool))
@@ -228,7 +237,8 @@ static int32_t read_tool(struct tool_types *t, const struct json *item, size_t i
     return 0;
 }
 
-int32_t tool_types_open(struct mem *m, const struct json *tools, struct tool_types **out, glm_error *err)
+int32_t tool_types_open(
+    struct mem *m, const struct json *tools, struct tool_types **out, glm_error *err)
 {
     *out = NULL;
     bool none = tools == NULL || tools->type == JSON_NULL;
@@ -246,7 +256,8 @@ int32_t tool_types_open(struct mem *m, const struct json *tools, struct tool_typ
             t->tools = arena_alloc(&t->arena, bytes, _Alignof(struct tool_type));
         if (t->tools == NULL)
             rc = err_nomem(err, "the tools' types");
-        for (const struct json *item = json_first(tools); item && !rc; item = json_next(tools, item))
+        for (const struct json *item = json_first(tools); item && !rc;
+             item = json_next(tools, item))
             rc = read_tool(t, item, t->n_tool++, err);
     }
     if (rc)
@@ -264,7 +275,7 @@ void tool_types_close(struct tool_types *t)
     mem_free(t->mem, t);
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------------------ */
+/* ---- asking ---------------------------------------------------------------------------------- */
 
 static bool same(const struct vocab_text *a, const char *text, size_t size)
 {

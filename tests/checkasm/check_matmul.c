@@ -193,6 +193,12 @@ static void usual_weight(struct check *c, uint32_t format, uint32_t n_out, uint3
     w->scale_row_bytes = sizeof *scale;
     w->block_out = 1;
     w->block_in = n_in;
+    uint8_t *b = case_alloc(c, (size_t)n_out * n_in, 64);
+    rand_bytes(c, b, (size_t)n_out * n_in);
+    for (size_t i = 0; i < (size_t)n_out * n_in; i++)
+        b[i] = (uint8_t)((b[i] & 0x87u) | (5u + (b[i] >> 3) % 9u) << 3); /* 2^-2 .. 2^6, as of a normal distribution */
+    w->data = b;
+    w->row_bytes = n_in;
 }
 
 static void bench_rows(struct check *c, uint32_t format, bool q8, bool swiglu, uint32_t n_row, uint32_t n_out, uint32_t n_in)

@@ -1,5 +1,5 @@
-/* test_chat.c: the chat templates as code against renders of the real templates; hostile JSON; content that spells
- * special tokens; every allocation failed in turn.
+/* test_chat.c: the chat templates as code against renders of the real templates; hostile JSON;
+ * content that spells special tokens; every allocation failed in turn.
  */
 #include "lib/text/text.h"
 #include "text_data.h"
@@ -10,9 +10,10 @@ static enum chat_family family_of(const struct json *line)
 }
 
 /* Renders one line {template, messages, tools, kwargs} as text. */
-static int32_t render_line(struct mem *m, const struct json *line, uint32_t flags, struct buf *out, glm_error *err)
+static int32_t render_line(
+    struct mem *m, const struct json *line, uint32_t flags, struct buf *out, glm_error *err)
 {
-    struct chat_options how = { .family = family_of(line) };
+    struct chat_options how = {.family = family_of(line)};
     const struct chat_message *messages = NULL;
     size_t n = 0;
     struct arena arena;
@@ -41,11 +42,12 @@ static size_t check_renders(const char *file)
         buf_init(&out, &m);
         int32_t rc = render_line(&m, doc.root, 0, &out, &err);
         n_line++;
-        if (want->type == JSON_NULL ? rc == 0 :
-            rc != 0 || out.size != want->size || memcmp(out.data, want->text, out.size) != 0) {
+        if (want->type == JSON_NULL ? rc == 0
+                                    : rc != 0 || out.size != want->size ||
+                                          memcmp(out.data, want->text, out.size) != 0) {
             n_wrong++;
-            fprintf(stderr, "%s:%zu\n  want %s\n  got  %s (%d %s)\n", file, n_line, want->text ? want->text : "error",
-                out.data ? out.data : "", rc, err.message);
+            fprintf(stderr, "%s:%zu\n  want %s\n  got  %s (%d %s)\n", file, n_line,
+                want->text ? want->text : "error", out.data ? out.data : "", rc, err.message);
         }
         buf_free(&out);
         json_free(&doc);
@@ -69,26 +71,27 @@ START_TEST(random_renders)
 }
 END_TEST
 
-/* ---- arguments, detection, refusals --------------------------------------------------------------------------------------- */
+/* ---- arguments, detection, refusals ---------------------------------------------------------- */
 
 START_TEST(template_arguments)
 {
     static const struct {
         const char *json;
         enum chat_flag want;
-    } values[] = { { "null", CHAT_FALSE }, { "0", CHAT_FALSE }, { "-0.0", CHAT_FALSE }, { "0e7", CHAT_FALSE },
-        { "1e-999", CHAT_FALSE }, { "false", CHAT_FALSE }, { "\"\"", CHAT_FALSE }, { "[]", CHAT_FALSE },
-        { "{}", CHAT_FALSE }, { "true", CHAT_TRUE }, { "1", CHAT_TRUE }, { "0.5", CHAT_TRUE }, { "\"x\"", CHAT_TRUE },
-        { "\"false\"", CHAT_TRUE }, { "[0]", CHAT_TRUE }, { "{\"a\": 0}", CHAT_TRUE },
-        { "1000000000000000000000000", CHAT_TRUE } };
+    } values[] = {{"null", CHAT_FALSE}, {"0", CHAT_FALSE}, {"-0.0", CHAT_FALSE},
+        {"0e7", CHAT_FALSE}, {"1e-999", CHAT_FALSE}, {"false", CHAT_FALSE}, {"\"\"", CHAT_FALSE},
+        {"[]", CHAT_FALSE}, {"{}", CHAT_FALSE}, {"true", CHAT_TRUE}, {"1", CHAT_TRUE},
+        {"0.5", CHAT_TRUE}, {"\"x\"", CHAT_TRUE}, {"\"false\"", CHAT_TRUE}, {"[0]", CHAT_TRUE},
+        {"{\"a\": 0}", CHAT_TRUE}, {"1000000000000000000000000", CHAT_TRUE}};
     struct mem m;
     mem_init(&m, NULL);
     for (size_t i = 0; i < ARRAY_LEN(values); i++) {
         char text[200];
-        int n = snprintf(text, sizeof text, "{\"enable_thinking\": %s, \"clear_thinking\": %s, \"other\": 1}",
-            values[i].json, values[i].json);
+        int n = snprintf(text, sizeof text,
+            "{\"enable_thinking\": %s, \"clear_thinking\": %s, \"other\": 1}", values[i].json,
+            values[i].json);
         struct json_doc doc = data_json(&m, text, (size_t)n);
-        struct chat_options how = { .family = CHAT_47 };
+        struct chat_options how = {.family = CHAT_47};
         ck_assert_int_eq(chat_options_from_kwargs(doc.root, &how, NULL), 0);
         ck_assert_msg(how.enable_thinking == values[i].want, "%s", text);
         ck_assert_int_eq(how.clear_thinking, values[i].want);
@@ -97,7 +100,7 @@ START_TEST(template_arguments)
         json_free(&doc);
     }
     struct json_doc doc = data_json(&m, "[1]", 3);
-    struct chat_options how = { 0 };
+    struct chat_options how = {0};
     ck_assert_int_eq(chat_options_from_kwargs(NULL, &how, NULL), 0);
     ck_assert_int_eq(how.enable_thinking, CHAT_UNDEFINED);
     ck_assert_int_eq(chat_options_from_kwargs(doc.root, &how, NULL), GLM_EINVAL);
@@ -114,7 +117,7 @@ static void check_detect(char *text, size_t size, bool want_known, enum chat_fam
 
 START_TEST(detect)
 {
-    static const char *const files[] = { "glm-4.5.jinja", "glm-4.7.jinja" };
+    static const char *const files[] = {"glm-4.5.jinja", "glm-4.7.jinja"};
     for (size_t i = 0; i < 2; i++) {
         size_t size;
         char *text = data_load(files[i], &size);
@@ -129,7 +132,8 @@ START_TEST(detect)
     bool known = true;
     ck_assert_int_eq(chat_detect(NULL, 0, &known), CHAT_45);
     ck_assert(!known);
-    char both[] = "[gMASK]<sop> <|observation|> <arg_key> /nothink clear_thinking <tool_call>{function-name}<arg_key>";
+    char both[] = "[gMASK]<sop> <|observation|> <arg_key> /nothink clear_thinking "
+                  "<tool_call>{function-name}<arg_key>";
     check_detect(both, sizeof both - 1, false, CHAT_45);
 }
 END_TEST
@@ -140,20 +144,28 @@ START_TEST(refusals)
     static const struct {
         const char *messages, *where;
     } bad[] = {
-        { "{}", "" }, { "null", "" }, { "\"x\"", "" }, { "[1]", "/0" }, { "[{}, null]", "/1" },
-        { "[{\"role\": \"tool\", \"content\": null}]", "/0/content" },
-        { "[{\"role\": \"tool\", \"content\": 7}]", "/0/content" },
-        { "[{\"role\": \"assistant\", \"tool_calls\": 7}]", "/0/tool_calls" },
-        { "[{\"role\": \"assistant\", \"tool_calls\": {\"a\": 1}}]", "/0/tool_calls" },
-        { "[{\"role\": \"assistant\", \"tool_calls\": [7]}]", "/0/tool_calls/0/name" },
-        { "[{\"role\": \"assistant\", \"tool_calls\": [{\"function\": \"f\"}]}]", "/0/tool_calls/0/name" },
-        { "[{\"role\": \"assistant\", \"tool_calls\": [{\"name\": \"f\"}]}]", "/0/tool_calls/0/arguments" },
-        { "[{\"role\": \"assistant\", \"tool_calls\": [{\"name\": \"f\", \"arguments\": []}]}]",
-            "/0/tool_calls/0/arguments" },
-        { "[{\"role\": \"user\"}, {\"role\": \"assistant\", \"tool_calls\": [{\"name\": \"f\", \"arguments\": {}}, "
-          "{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": \"}]}]", "/1/tool_calls/1/arguments" },
-        { "[{\"role\": \"assistant\", \"tool_calls\": [{\"name\": \"f\", \"arguments\": \"[1]\"}]}]",
-            "/0/tool_calls/0/arguments" },
+        {"{}", ""},
+        {"null", ""},
+        {"\"x\"", ""},
+        {"[1]", "/0"},
+        {"[{}, null]", "/1"},
+        {"[{\"role\": \"tool\", \"content\": null}]", "/0/content"},
+        {"[{\"role\": \"tool\", \"content\": 7}]", "/0/content"},
+        {"[{\"role\": \"assistant\", \"tool_calls\": 7}]", "/0/tool_calls"},
+        {"[{\"role\": \"assistant\", \"tool_calls\": {\"a\": 1}}]", "/0/tool_calls"},
+        {"[{\"role\": \"assistant\", \"tool_calls\": [7]}]", "/0/tool_calls/0/name"},
+        {"[{\"role\": \"assistant\", \"tool_calls\": [{\"function\": \"f\"}]}]",
+            "/0/tool_calls/0/name"},
+        {"[{\"role\": \"assistant\", \"tool_calls\": [{\"name\": \"f\"}]}]",
+            "/0/tool_calls/0/arguments"},
+        {"[{\"role\": \"assistant\", \"tool_calls\": [{\"name\": \"f\", \"arguments\": []}]}]",
+            "/0/tool_calls/0/arguments"},
+        {"[{\"role\": \"user\"}, {\"role\": \"assistant\", \"tool_calls\": [{\"name\": \"f\", "
+         "\"arguments\": {}}, "
+         "{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": \"}]}]",
+            "/1/tool_calls/1/arguments"},
+        {"[{\"role\": \"assistant\", \"tool_calls\": [{\"name\": \"f\", \"arguments\": \"[1]\"}]}]",
+            "/0/tool_calls/0/arguments"},
     };
     struct mem m;
     mem_init(&m, NULL);
@@ -164,14 +176,15 @@ START_TEST(refusals)
         size_t n = 99;
         glm_error err = GLM_ERROR_INIT;
         arena_init(&arena, &m);
-        ck_assert_msg(chat_from_json(&arena, &m, doc.root, 0, &out, &n, &err) == GLM_EINVAL, "%s", bad[i].messages);
+        ck_assert_msg(chat_from_json(&arena, &m, doc.root, 0, &out, &n, &err) == GLM_EINVAL, "%s",
+            bad[i].messages);
         ck_assert_str_eq(err.where, bad[i].where);
         ck_assert(out == (void *)&m && n == 99);
         arena_free(&arena);
         json_free(&doc);
     }
     struct json_doc tools = data_json(&m, "{\"a\": 1}", 8);
-    struct chat_options how = { .family = CHAT_45 };
+    struct chat_options how = {.family = CHAT_45};
     struct buf out;
     buf_init(&out, &m);
     ck_assert_int_eq(chat_render_text(&m, NULL, 0, tools.root, &how, &out, NULL), GLM_EINVAL);
@@ -184,7 +197,8 @@ END_TEST
 static void check_openai(struct mem *m, const char *messages, const char *want)
 {
     char line[1000];
-    int size = snprintf(line, sizeof line, "{\"template\": \"glm-4.7\", \"messages\": %s}", messages);
+    int size =
+        snprintf(line, sizeof line, "{\"template\": \"glm-4.7\", \"messages\": %s}", messages);
     struct json_doc doc = data_json(m, line, (size_t)size);
     struct buf out;
     buf_init(&out, m);
@@ -199,19 +213,27 @@ START_TEST(openai)
 {
     struct mem m;
     mem_init(&m, NULL);
-    check_openai(&m, "[{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"f\", "
-        "\"arguments\": \"{\\\"a\\\": [1, \\\"\\\\u00e9\\\"], \\\"b\\\": \\\"x\\\"}\"}}, {\"name\": \"g\", "
+    check_openai(&m,
+        "[{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": "
+        "\"f\", "
+        "\"arguments\": \"{\\\"a\\\": [1, \\\"\\\\u00e9\\\"], \\\"b\\\": \\\"x\\\"}\"}}, "
+        "{\"name\": \"g\", "
         "\"arguments\": \" \"}]}]",
-        "[gMASK]<sop><|assistant|></think><tool_call>f<arg_key>a</arg_key><arg_value>[1, \"\u00e9\"]</arg_value>"
+        "[gMASK]<sop><|assistant|></think><tool_call>f<arg_key>a</arg_key><arg_value>[1, "
+        "\"\u00e9\"]</arg_value>"
         "<arg_key>b</arg_key><arg_value>x</arg_value></tool_call><tool_call>g</tool_call>");
-    check_openai(&m, "[{\"role\": \"tool\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}, {\"type\": \"text\", "
-        "\"text\": \"b\"}]}, {\"role\": \"tool\", \"content\": null}, {\"role\": \"user\", \"content\": null}]",
-        "[gMASK]<sop><|observation|><tool_response>ab</tool_response><tool_response></tool_response><|user|>");
+    check_openai(&m,
+        "[{\"role\": \"tool\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}, {\"type\": "
+        "\"text\", "
+        "\"text\": \"b\"}]}, {\"role\": \"tool\", \"content\": null}, {\"role\": \"user\", "
+        "\"content\": null}]",
+        "[gMASK]<sop><|observation|><tool_response>ab</tool_response><tool_response></"
+        "tool_response><|user|>");
     ck_assert_uint_eq(atomic_load(&m.used), 0);
 }
 END_TEST
 
-/* ---- ids ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- ids ------------------------------------------------------------------------------------- */
 
 static bool spells_special(const struct json *v)
 {
@@ -222,10 +244,10 @@ static bool spells_special(const struct json *v)
     return false;
 }
 
-static int32_t line_ids(struct mem *m, const struct tok *t, const struct json *line, struct ids *out, size_t *ends,
-    glm_error *err)
+static int32_t line_ids(struct mem *m, const struct tok *t, const struct json *line,
+    struct ids *out, size_t *ends, glm_error *err)
 {
-    struct chat_options how = { .family = family_of(line) };
+    struct chat_options how = {.family = family_of(line)};
     const struct chat_message *messages = NULL;
     size_t n = 0;
     struct arena arena;
@@ -239,12 +261,13 @@ static int32_t line_ids(struct mem *m, const struct tok *t, const struct json *l
     return rc;
 }
 
-/* Ends of messages are borders: the first messages of a conversation, rendered on their own, are its first ids, as long
- * as the rest does not change what they show (no user message follows, thoughts aside). */
-static void check_ends(struct mem *m, const struct tok *t, const struct json *line, const struct ids *whole,
-    const size_t *ends)
+/* Ends of messages are borders: the first messages of a conversation, rendered on their own, are
+ * its first ids, as long as the rest does not change what they show (no user message follows,
+ * thoughts aside). */
+static void check_ends(struct mem *m, const struct tok *t, const struct json *line,
+    const struct ids *whole, const size_t *ends)
 {
-    struct chat_options how = { .family = family_of(line) };
+    struct chat_options how = {.family = family_of(line)};
     const struct chat_message *messages = NULL;
     size_t n = 0;
     struct arena arena;
@@ -252,7 +275,8 @@ static void check_ends(struct mem *m, const struct tok *t, const struct json *li
     arena_init(&arena, m);
     ids_init(&part, m);
     ck_assert_int_eq(chat_options_from_kwargs(json_get(line, "kwargs"), &how, NULL), 0);
-    ck_assert_int_eq(chat_from_json(&arena, m, json_get(line, "messages"), 0, &messages, &n, NULL), 0);
+    ck_assert_int_eq(
+        chat_from_json(&arena, m, json_get(line, "messages"), 0, &messages, &n, NULL), 0);
     how.add_generation_prompt = false;
     for (size_t i = 0, later = 0; i < n; i++, later = 0) {
         for (size_t k = i + 1; k < n; k++)
@@ -260,7 +284,9 @@ static void check_ends(struct mem *m, const struct tok *t, const struct json *li
         part.n = 0;
         if (later > 0)
             continue;
-        ck_assert_int_eq(chat_render_ids(t, m, messages, i + 1, json_get(line, "tools"), &how, &part, NULL, NULL), 0);
+        ck_assert_int_eq(chat_render_ids(t, m, messages, i + 1, json_get(line, "tools"), &how,
+                             &part, NULL, NULL),
+            0);
         ck_assert_uint_eq(part.n, ends[i]);
         ck_assert(memcmp(part.id, whole->id, part.n * sizeof *part.id) == 0);
     }
@@ -268,7 +294,8 @@ static void check_ends(struct mem *m, const struct tok *t, const struct json *li
     arena_free(&arena);
 }
 
-/* Where no content spells a tag, the ids are those of the whole text read with special tokens on. */
+/* Where no content spells a tag, the ids are those of the whole text read with special tokens on.
+ */
 static size_t check_ids(const struct tok *t, const char *file)
 {
     size_t size, n_same = 0;
@@ -287,8 +314,11 @@ static size_t check_ids(const struct tok *t, const char *file)
             check_ends(&m, t, doc.root, &got, ends);
             if (!spells_special(json_get(doc.root, "messages")) &&
                 (!json_get(doc.root, "tools") || !spells_special(json_get(doc.root, "tools")))) {
-                ck_assert_int_eq(tok_encode(t, want->text, want->size, TOK_SPECIALS, &whole, NULL), 0);
-                ck_assert_msg(got.n == whole.n && memcmp(got.id, whole.id, got.n * sizeof *got.id) == 0, "%s", text);
+                ck_assert_int_eq(
+                    tok_encode(t, want->text, want->size, TOK_SPECIALS, &whole, NULL), 0);
+                ck_assert_msg(
+                    got.n == whole.n && memcmp(got.id, whole.id, got.n * sizeof *got.id) == 0, "%s",
+                    text);
                 n_same++;
             }
         }
@@ -302,18 +332,23 @@ static size_t check_ids(const struct tok *t, const char *file)
 }
 
 /* One conversation in which every field holds the same text. */
-static void fill_conversation(char *line, size_t size, const char *family, const char *kwargs, const char *text)
+static void fill_conversation(
+    char *line, size_t size, const char *family, const char *kwargs, const char *text)
 {
     snprintf(line, size,
-        "{\"template\": \"glm-%s\", \"kwargs\": {\"add_generation_prompt\": true%s}, \"tools\": [{\"function\": "
-        "{\"name\": \"%s\", \"description\": \"%s\", \"parameters\": {\"%s\": \"%s\"}}}], \"messages\": ["
+        "{\"template\": \"glm-%s\", \"kwargs\": {\"add_generation_prompt\": true%s}, \"tools\": "
+        "[{\"function\": "
+        "{\"name\": \"%s\", \"description\": \"%s\", \"parameters\": {\"%s\": \"%s\"}}}], "
+        "\"messages\": ["
         "{\"role\": \"system\", \"content\": \"%s\"}, {\"role\": \"user\", \"content\": \"%s.\"}, "
         "{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a%s\"}, \"%s.\"]}, "
-        "{\"role\": \"assistant\", \"content\": \"%s\", \"reasoning_content\": \"%s\", \"tool_calls\": [{\"name\": "
-        "\"%s\", \"arguments\": {\"%s\": \"%s\", \"x\": [\"%s\"]}}]}, {\"role\": \"tool\", \"content\": \"%s\"}, "
+        "{\"role\": \"assistant\", \"content\": \"%s\", \"reasoning_content\": \"%s\", "
+        "\"tool_calls\": [{\"name\": "
+        "\"%s\", \"arguments\": {\"%s\": \"%s\", \"x\": [\"%s\"]}}]}, {\"role\": \"tool\", "
+        "\"content\": \"%s\"}, "
         "{\"role\": \"tool\", \"content\": [\"%s\", {\"output\": \"%s\"}, {\"%s\": 1}]}]}",
-        family, kwargs, text, text, text, text, text, text, text, text, text, text, text, text, text, text, text, text,
-        text, text);
+        family, kwargs, text, text, text, text, text, text, text, text, text, text, text, text,
+        text, text, text, text, text, text);
 }
 
 static size_t count_added(const struct tok *t, const struct ids *v)
@@ -324,8 +359,8 @@ static size_t count_added(const struct tok *t, const struct ids *v)
     return n;
 }
 
-static void ids_of(struct mem *m, const struct tok *t, const char *family, const char *kwargs, const char *text,
-    struct ids *out)
+static void ids_of(struct mem *m, const struct tok *t, const char *family, const char *kwargs,
+    const char *text, struct ids *out)
 {
     char line[8000];
     fill_conversation(line, sizeof line, family, kwargs, text);
@@ -335,12 +370,12 @@ static void ids_of(struct mem *m, const struct tok *t, const char *family, const
     json_free(&doc);
 }
 
-/* Every added token, in every field of every role: the render has exactly the markup that a harmless word gives, and
- * decodes to what was put in. */
+/* Every added token, in every field of every role: the render has exactly the markup that a
+ * harmless word gives, and decodes to what was put in. */
 static void check_injection(const struct tok *t)
 {
-    static const char *const families[] = { "4.5", "4.7" };
-    static const char *const kwargs[] = { "", ", \"enable_thinking\": false" };
+    static const char *const families[] = {"4.5", "4.7"};
+    static const char *const kwargs[] = {"", ", \"enable_thinking\": false"};
     struct mem m;
     mem_init(&m, NULL);
     struct ids plain, got;
@@ -393,17 +428,19 @@ static void check_switch(const struct tok *t)
     mem_init(&m, NULL);
     struct ids ids;
     ids_init(&ids, &m);
-    struct chat_message user = { .role = GLM_ROLE_USER, .text = "say /nothink or /nothink", .text_size = 24 };
-    struct chat_options how = { .family = CHAT_45, .enable_thinking = CHAT_FALSE };
+    struct chat_message user = {
+        .role = GLM_ROLE_USER, .text = "say /nothink or /nothink", .text_size = 24};
+    struct chat_options how = {.family = CHAT_45, .enable_thinking = CHAT_FALSE};
     int32_t nothink = tok_id(t, TOK_NOTHINK);
     const struct {
         enum chat_family family;
         enum chat_flag thinking;
         uint32_t flags;
         size_t want;
-    } all[] = { { CHAT_45, CHAT_FALSE, 0, 1 }, { CHAT_45, CHAT_TRUE, 0, 0 }, { CHAT_45, CHAT_UNDEFINED, 0, 0 },
-        { CHAT_47, CHAT_FALSE, 0, 0 }, { CHAT_45, CHAT_FALSE, GLM_MESSAGE_SPECIALS, 2 },
-        { CHAT_47, CHAT_TRUE, GLM_MESSAGE_SPECIALS, 2 } };
+    } all[] = {{CHAT_45, CHAT_FALSE, 0, 1}, {CHAT_45, CHAT_TRUE, 0, 0},
+        {CHAT_45, CHAT_UNDEFINED, 0, 0}, {CHAT_47, CHAT_FALSE, 0, 0},
+        {CHAT_45, CHAT_FALSE, GLM_MESSAGE_SPECIALS, 2},
+        {CHAT_47, CHAT_TRUE, GLM_MESSAGE_SPECIALS, 2}};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) {
         how.family = all[i].family;
         how.enable_thinking = all[i].thinking;
@@ -431,14 +468,17 @@ START_TEST(token_ids)
 }
 END_TEST
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
-static const char everything[] =
-    "{\"template\": \"glm-4.5\", \"kwargs\": {\"enable_thinking\": false}, \"tools\": [{\"a\": {\"b\": [1, \"c\"]}}], "
-    "\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": {\"a\": [null, \"q'\"]}}, \"x\"]}, "
-    "{\"role\": \"assistant\", \"content\": {\"k\": 1.5}, \"tool_calls\": [{\"name\": \"f\", \"arguments\": "
-    "\"{\\\"a\\\": {\\\"b\\\": [1, \\\"s\\\"]}}\"}, {\"name\": \"f\", \"arguments\": {\"c\": [1]}}]}, "
-    "{\"role\": \"tool\", \"content\": [{\"output\": [1]}, \"s\"]}]}";
+static const char everything[] = "{\"template\": \"glm-4.5\", \"kwargs\": {\"enable_thinking\": "
+                                 "false}, \"tools\": [{\"a\": {\"b\": [1, \"c\"]}}], "
+                                 "\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": "
+                                 "\"text\", \"text\": {\"a\": [null, \"q'\"]}}, \"x\"]}, "
+                                 "{\"role\": \"assistant\", \"content\": {\"k\": 1.5}, "
+                                 "\"tool_calls\": [{\"name\": \"f\", \"arguments\": "
+                                 "\"{\\\"a\\\": {\\\"b\\\": [1, \\\"s\\\"]}}\"}, {\"name\": \"f\", "
+                                 "\"arguments\": {\"c\": [1]}}]}, "
+                                 "{\"role\": \"tool\", \"content\": [{\"output\": [1]}, \"s\"]}]}";
 
 START_TEST(no_memory)
 {
@@ -469,7 +509,8 @@ START_TEST(no_memory)
 END_TEST
 
 /* A sink that gives up: the status comes back, nothing more is put. */
-static int32_t give_up(void *user, enum chat_piece kind, enum tok_special special, const char *text, size_t size)
+static int32_t give_up(
+    void *user, enum chat_piece kind, enum tok_special special, const char *text, size_t size)
 {
     uint32_t *left = user;
     (void)kind;
@@ -488,12 +529,13 @@ START_TEST(sink_stops)
     arena_init(&arena, &m);
     const struct chat_message *messages;
     size_t n;
-    ck_assert_int_eq(chat_from_json(&arena, &m, json_get(doc.root, "messages"), 0, &messages, &n, NULL), 0);
+    ck_assert_int_eq(
+        chat_from_json(&arena, &m, json_get(doc.root, "messages"), 0, &messages, &n, NULL), 0);
     int32_t rc = -1234;
     for (uint32_t pieces = 1; rc != 0; pieces++) {
         uint32_t left = pieces;
-        struct chat_sink sink = { .user = &left, .put = give_up };
-        struct chat_options how = { .family = CHAT_47, .add_generation_prompt = true };
+        struct chat_sink sink = {.user = &left, .put = give_up};
+        struct chat_options how = {.family = CHAT_47, .add_generation_prompt = true};
         rc = chat_render(&m, messages, n, json_get(doc.root, "tools"), &how, &sink, NULL);
         ck_assert(rc == -1234 || (rc == 0 && pieces > 30));
     }

@@ -1,4 +1,5 @@
-/* test_data.h: the files of tests/data, for tests: whole, decompressed where only NAME.zst is there, line by line. */
+/* test_data.h: the files of tests/data, for tests: whole, decompressed where only NAME.zst is
+ * there, line by line. */
 #ifndef GLM_TESTS_TEST_DATA_H
 #define GLM_TESTS_TEST_DATA_H
 

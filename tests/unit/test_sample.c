@@ -1,5 +1,5 @@
-/* test_sample.c: the sampler against a plain reference that sorts and uses libm; its distribution; its answers for broken
- * logits and masks; the same draws on every machine.
+/* test_sample.c: the sampler against a plain reference that sorts and uses libm; its distribution;
+ * its answers for broken logits and masks; the same draws on every machine.
  */
 #include "lib/text/text.h"
 #include "text_data.h"
@@ -9,7 +9,8 @@
 
 static struct sample_options plain(float temperature)
 {
-    return (struct sample_options){ .temperature = temperature, .top_p = 1, .repeat_penalty = 1, .seed = 7 };
+    return (struct sample_options){
+        .temperature = temperature, .top_p = 1, .repeat_penalty = 1, .seed = 7};
 }
 
 static struct sampler *open_sampler(struct mem *m, uint32_t n_vocab)
@@ -21,8 +22,8 @@ static struct sampler *open_sampler(struct mem *m, uint32_t n_vocab)
     return s;
 }
 
-static int32_t draw(struct sampler *s, const struct sample_options *o, const float *logits, const uint32_t *mask,
-    uint64_t position)
+static int32_t draw(struct sampler *s, const struct sample_options *o, const float *logits,
+    const uint32_t *mask, uint64_t position)
 {
     int32_t id = -1;
     glm_error err = GLM_ERROR_INIT;
@@ -31,7 +32,7 @@ static int32_t draw(struct sampler *s, const struct sample_options *o, const flo
     return id;
 }
 
-/* ---- the reference ---------------------------------------------------------------------------------------------------------- */
+/* ---- the reference --------------------------------------------------------------------------- */
 
 static void philox(uint64_t seed, uint64_t position, uint32_t out[4])
 {
@@ -68,9 +69,10 @@ static int by_id(const void *a, const void *b)
     return ((const struct candidate *)a)->id - ((const struct candidate *)b)->id;
 }
 
-/* The token that the documented filters give; -1 where a border or the draw lies too close to call. */
-static int32_t reference(const struct sample_options *o, const float *logits, uint32_t n, const uint32_t *mask,
-    const int32_t *history, size_t n_history, uint64_t position)
+/* The token that the documented filters give; -1 where a border or the draw lies too close to call.
+ */
+static int32_t reference(const struct sample_options *o, const float *logits, uint32_t n,
+    const uint32_t *mask, const int32_t *history, size_t n_history, uint64_t position)
 {
     struct candidate *c = calloc(n, sizeof *c);
     uint32_t k = n;
@@ -82,7 +84,8 @@ static int32_t reference(const struct sample_options *o, const float *logits, ui
         float x = logits[i];
         if (seen)
             x = x > 0 ? x / o->repeat_penalty : x * o->repeat_penalty;
-        c[i] = (struct candidate){ mask && !(mask[i / 32] >> i % 32 & 1) ? -INFINITY : x, 0, (int32_t)i, true };
+        c[i] = (struct candidate){
+            mask && !(mask[i / 32] >> i % 32 & 1) ? -INFINITY : x, 0, (int32_t)i, true};
     }
     qsort(c, n, sizeof *c, by_logit);
     if (o->temperature == 0) {
@@ -99,8 +102,10 @@ static int32_t reference(const struct sample_options *o, const float *logits, ui
         if (i < k && o->top_p < 1 && fabs(before - border) < 1e-5 * total)
             goto done;
         if (i < k && o->min_p > 0 && fabs(c[i].weight - o->min_p) < 1e-5)
-            c[i].kept = c[i].weight >= o->min_p; /* only the top token itself can lie there exactly */
-        c[i].kept = i < k && c[i].weight >= o->min_p && (o->top_p == 1 || before < border || i == 0);
+            c[i].kept =
+                c[i].weight >= o->min_p; /* only the top token itself can lie there exactly */
+        c[i].kept =
+            i < k && c[i].weight >= o->min_p && (o->top_p == 1 || before < border || i == 0);
         before += c[i].weight;
         sum += c[i].kept ? c[i].weight : 0;
     }
@@ -122,7 +127,7 @@ done:
     return answer;
 }
 
-/* ---- tests -------------------------------------------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 START_TEST(philox_vectors)
 {
@@ -139,7 +144,7 @@ START_TEST(philox_vectors)
     struct sampler *s = open_sampler(&m, N);
     float *logits = calloc(N, sizeof *logits);
     struct sample_options o = plain(1);
-    const uint64_t seeds[] = { 0, 1, UINT64_MAX, 0x0123456789abcdefu };
+    const uint64_t seeds[] = {0, 1, UINT64_MAX, 0x0123456789abcdefu};
     for (size_t i = 0; i < ARRAY_LEN(seeds); i++) {
         for (uint64_t position = 0; position < 3; position++) {
             o.seed = seeds[i];
@@ -154,7 +159,8 @@ END_TEST
 
 static float gaussian(uint64_t *state, float scale)
 {
-    double a = (double)((next_random(state) >> 11) + 1) * 0x1p-53, b = (double)(next_random(state) >> 11) * 0x1p-53;
+    double a = (double)((next_random(state) >> 11) + 1) * 0x1p-53,
+           b = (double)(next_random(state) >> 11) * 0x1p-53;
     return scale * (float)(sqrt(-2 * log(a)) * cos(6.283185307179586 * b));
 }
 
@@ -181,19 +187,24 @@ START_TEST(against_reference)
         uint32_t sure = (uint32_t)(next_random(&state) % n);
         logits[sure] = 1;
         mask[sure / 32] |= 1u << sure % 32;
-        static const float temperatures[] = { 0, 0.1f, 0.6f, 1, 2 }, shares[] = { 0, 0.3f, 0.9f, 0.95f, 1 },
-            minima[] = { 0, 0, 0.02f, 0.3f, 1 }, penalties[] = { 1, 1, 1.3f, 0.8f };
-        struct sample_options o = { .temperature = temperatures[next_random(&state) % 5],
-            .top_p = shares[next_random(&state) % 5], .min_p = minima[next_random(&state) % 5],
-            .repeat_penalty = penalties[next_random(&state) % 4], .top_k = (int32_t)(next_random(&state) % 4 * 7),
-            .seed = next_random(&state) };
+        static const float temperatures[] = {0, 0.1f, 0.6f, 1, 2},
+                           shares[] = {0, 0.3f, 0.9f, 0.95f, 1}, minima[] = {0, 0, 0.02f, 0.3f, 1},
+                           penalties[] = {1, 1, 1.3f, 0.8f};
+        struct sample_options o = {.temperature = temperatures[next_random(&state) % 5],
+            .top_p = shares[next_random(&state) % 5],
+            .min_p = minima[next_random(&state) % 5],
+            .repeat_penalty = penalties[next_random(&state) % 4],
+            .top_k = (int32_t)(next_random(&state) % 4 * 7),
+            .seed = next_random(&state)};
         const uint32_t *masked = next_random(&state) % 2 ? mask : NULL;
         for (uint64_t position = 0; position < 4; position++) {
             int32_t id = -1, want = reference(&o, logits, n, masked, history, 20, position);
             glm_error err = GLM_ERROR_INIT;
-            ck_assert_int_eq(sample_draw(s, &o, logits, masked, history, 20, position, &id, &err), 0);
+            ck_assert_int_eq(
+                sample_draw(s, &o, logits, masked, history, 20, position, &id, &err), 0);
             ck_assert(id >= 0 && (uint32_t)id < n && (!masked || mask[id / 32] >> id % 32 & 1));
-            ck_assert_msg(want < 0 || want == id, "round %u: want %d, got %d (T %g k %d p %g min %g n %u)", round, want, id,
+            ck_assert_msg(want < 0 || want == id,
+                "round %u: want %d, got %d (T %g k %d p %g min %g n %u)", round, want, id,
                 (double)o.temperature, o.top_k, (double)o.top_p, (double)o.min_p, n);
             n_checked += want >= 0;
         }
@@ -204,7 +215,8 @@ START_TEST(against_reference)
 }
 END_TEST
 
-/* Pearson's statistic for 16 tokens against the softmax; 44.26 is the 0.01 % point at 15 degrees of freedom. */
+/* Pearson's statistic for 16 tokens against the softmax; 44.26 is the 0.01 % point at 15 degrees of
+ * freedom. */
 START_TEST(distribution)
 {
     enum { N = 16, DRAWS = 200000 };
@@ -212,7 +224,7 @@ START_TEST(distribution)
     struct sampler *s = open_sampler(&m, N);
     float logits[N];
     double sum = 0, statistic = 0;
-    uint32_t count[N] = { 0 };
+    uint32_t count[N] = {0};
     struct sample_options o = plain(0.8f);
     for (int i = 0; i < N; i++) {
         logits[i] = 0.3f * (float)(i * 7 % N) - 1;
@@ -252,7 +264,7 @@ START_TEST(greedy_ties)
     o.top_k = 0;
     o.top_p = 0;
     ck_assert_int_eq(draw(s, &o, logits, NULL, 0), 0);
-    uint32_t mask[22] = { 0 };
+    uint32_t mask[22] = {0};
     mask[9] = 1u << 11;
     ck_assert_int_eq(draw(s, &o, logits, mask, 0), 299);
     sampler_close(s);
@@ -264,25 +276,29 @@ START_TEST(refusals)
     enum { N = 1000 };
     struct mem m;
     struct sampler *s = open_sampler(&m, N);
-    float logits[N] = { 0 };
-    uint32_t mask[32] = { 0 };
+    float logits[N] = {0};
+    uint32_t mask[32] = {0};
     int32_t id = 77;
     glm_error err = GLM_ERROR_INIT;
-    const float bad[] = { NAN, -NAN, INFINITY };
-    struct sample_options options[] = { plain(0), plain(1) };
+    const float bad[] = {NAN, -NAN, INFINITY};
+    struct sample_options options[] = {plain(0), plain(1)};
     for (size_t k = 0; k < 2; k++) {
         for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
             for (uint32_t at = 0; at < N; at += 111) {
                 logits[at] = bad[i];
-                ck_assert_int_eq(sample_draw(s, &options[k], logits, NULL, NULL, 0, 0, &id, &err), GLM_ENUMERIC);
+                ck_assert_int_eq(
+                    sample_draw(s, &options[k], logits, NULL, NULL, 0, 0, &id, &err), GLM_ENUMERIC);
                 ck_assert_uint_eq(err.offset, at);
-                ck_assert_int_eq(sample_draw(s, &options[k], logits, mask, NULL, 0, 0, &id, NULL), GLM_ENUMERIC);
+                ck_assert_int_eq(
+                    sample_draw(s, &options[k], logits, mask, NULL, 0, 0, &id, NULL), GLM_ENUMERIC);
                 logits[at] = 0;
             }
         }
-        ck_assert_int_eq(sample_draw(s, &options[k], logits, mask, NULL, 0, 0, &id, &err), GLM_ESTATE);
+        ck_assert_int_eq(
+            sample_draw(s, &options[k], logits, mask, NULL, 0, 0, &id, &err), GLM_ESTATE);
         mask[31] = 0xffffff00u; /* beyond the vocabulary */
-        ck_assert_int_eq(sample_draw(s, &options[k], logits, mask, NULL, 0, 0, &id, &err), GLM_ESTATE);
+        ck_assert_int_eq(
+            sample_draw(s, &options[k], logits, mask, NULL, 0, 0, &id, &err), GLM_ESTATE);
         ck_assert_int_eq(id, 77);
         mask[31] = 0;
     }
@@ -291,11 +307,15 @@ START_TEST(refusals)
     ck_assert_int_eq(sample_draw(s, &options[1], logits, NULL, NULL, 0, 0, &id, &err), GLM_ESTATE);
 
     const struct sample_options wrong[] = {
-        { .temperature = -1, .top_p = 1, .repeat_penalty = 1 }, { .temperature = NAN, .top_p = 1, .repeat_penalty = 1 },
-        { .temperature = INFINITY, .top_p = 1, .repeat_penalty = 1 }, { .top_p = 1.1f, .repeat_penalty = 1 },
-        { .top_p = NAN, .repeat_penalty = 1 }, { .top_p = 1, .min_p = -0.1f, .repeat_penalty = 1 },
-        { .top_p = 1, .repeat_penalty = 0 }, { .top_p = 1, .repeat_penalty = INFINITY },
-        { .top_p = 1, .repeat_penalty = 1, .top_k = -1 },
+        {.temperature = -1, .top_p = 1, .repeat_penalty = 1},
+        {.temperature = NAN, .top_p = 1, .repeat_penalty = 1},
+        {.temperature = INFINITY, .top_p = 1, .repeat_penalty = 1},
+        {.top_p = 1.1f, .repeat_penalty = 1},
+        {.top_p = NAN, .repeat_penalty = 1},
+        {.top_p = 1, .min_p = -0.1f, .repeat_penalty = 1},
+        {.top_p = 1, .repeat_penalty = 0},
+        {.top_p = 1, .repeat_penalty = INFINITY},
+        {.top_p = 1, .repeat_penalty = 1, .top_k = -1},
     };
     for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
         ck_assert_int_eq(sample_check(&wrong[i], &err), GLM_EINVAL);
@@ -303,7 +323,8 @@ START_TEST(refusals)
 }
 END_TEST
 
-/* The same ids on every machine and compiler: a change here is a change of what users get for their seeds. */
+/* The same ids on every machine and compiler: a change here is a change of what users get for their
+ * seeds. */
 START_TEST(pinned)
 {
     enum { N = 151552 };
@@ -313,8 +334,10 @@ START_TEST(pinned)
     uint64_t state = 3, hash = 0xcbf29ce484222325u;
     for (int i = 0; i < N; i++) /* a sum of four uniforms: no libm in the input */
         logits[i] = (float)((next_random(&state) & 0xffff) + (next_random(&state) & 0xffff) +
-            (next_random(&state) & 0xffff) + (next_random(&state) & 0xffff)) / 8192.0f - 16.0f;
-    struct sample_options o[] = { plain(1), plain(0.6f), plain(1), plain(2), plain(1) };
+                            (next_random(&state) & 0xffff) + (next_random(&state) & 0xffff)) /
+                        8192.0f -
+                    16.0f;
+    struct sample_options o[] = {plain(1), plain(0.6f), plain(1), plain(2), plain(1)};
     o[1].top_p = 0.95f;
     o[2].top_k = 40;
     o[3].min_p = 0.05f;
@@ -340,7 +363,7 @@ START_TEST(no_memory)
         int32_t rc = sampler_open(&m, 1000, &s, &err);
         if (rc == 0) {
             uint64_t n = f.n_alloc;
-            float logits[1000] = { 1 };
+            float logits[1000] = {1};
             struct sample_options o = plain(1);
             o.top_p = 0.5f;
             draw(s, &o, logits, NULL, 3);

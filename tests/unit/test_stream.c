@@ -1,18 +1,18 @@
-/* test_stream.c: output streams and the events they must give, however the input is cut; what every stream must keep to;
- * random and broken streams; every allocation failed in turn.
+/* test_stream.c: output streams and the events they must give, however the input is cut; what every
+ * stream must keep to; random and broken streams; every allocation failed in turn.
  */
 #include "lib/text/text.h"
 #include "text_data.h"
 
 #include <time.h>
 
-/* ---- feeding --------------------------------------------------------------------------------------------------------------- */
+/* ---- feeding --------------------------------------------------------------------------------- */
 
 enum feed_mode { WHOLE, BYTES, SPLIT };
 
 /* Input as pieces, its text cut as told: into bytes, or once at byte `split` of the whole. */
-static int32_t feed(struct stream *s, const char *text, size_t size, enum feed_mode mode, size_t split,
-    const struct stream_sink *sink, glm_error *err)
+static int32_t feed(struct stream *s, const char *text, size_t size, enum feed_mode mode,
+    size_t split, const struct stream_sink *sink, glm_error *err)
 {
     int32_t rc = 0;
     for (size_t at = 0; at < size && !rc;) {
@@ -26,14 +26,14 @@ static int32_t feed(struct stream *s, const char *text, size_t size, enum feed_m
         do
             n++;
         while (mode != BYTES && at + n < size && !(mode == SPLIT && at + n == split) &&
-            chat_spelled(text + at + n, size - at - n, &length) == TOK_SPECIAL_COUNT);
+               chat_spelled(text + at + n, size - at - n, &length) == TOK_SPECIAL_COUNT);
         rc = stream_put_text(s, text + at, n, sink, err);
         at += n;
     }
     return rc;
 }
 
-/* ---- what every stream keeps to ---------------------------------------------------------------------------------------------- */
+/* ---- what every stream keeps to -------------------------------------------------------------- */
 
 struct checker {
     struct mem *mem;
@@ -54,9 +54,10 @@ static void check_whole_call(struct checker *c, const struct stream_event *ev)
     ck_assert(ev->arguments[ev->arguments_size] == 0);
     if (strcmp(c->deltas.data, ev->arguments) != 0) { /* a key given twice, and nothing else */
         glm_error err = GLM_ERROR_INIT;
-        struct json_doc strict = { 0 };
-        ck_assert_int_eq(json_parse(c->mem, c->deltas.data, c->deltas.size, JSON_REFUSE_DUPLICATES, "deltas", &strict,
-            &err), GLM_EFORMAT);
+        struct json_doc strict = {0};
+        ck_assert_int_eq(json_parse(c->mem, c->deltas.data, c->deltas.size, JSON_REFUSE_DUPLICATES,
+                             "deltas", &strict, &err),
+            GLM_EFORMAT);
         ck_assert(json_equal(streamed.root, whole.root));
     }
     json_free(&streamed);
@@ -72,7 +73,8 @@ static int32_t check_event(void *user, const struct stream_event *ev)
         ck_assert_uint_gt(ev->text_size, 0);
         ck_assert(utf8_is_valid(ev->text, ev->text_size, &bad));
     }
-    ck_assert(c->in_call == (ev->type == STREAM_CALL_DELTA || ev->type == STREAM_CALL || ev->type == STREAM_CALL_CUT));
+    ck_assert(c->in_call == (ev->type == STREAM_CALL_DELTA || ev->type == STREAM_CALL ||
+                                ev->type == STREAM_CALL_CUT));
     if (c->in_call)
         ck_assert_uint_eq(ev->call, c->i_call);
     if (c->log.size == 0 || c->last != ev->type || ev->type > STREAM_TEXT) {
@@ -88,9 +90,7 @@ static int32_t check_event(void *user, const struct stream_event *ev)
         buf_clear(&c->deltas);
         buf_put(&c->log, ev->name, ev->name_size);
         break;
-    case STREAM_CALL_DELTA:
-        buf_put(&c->deltas, ev->text, ev->text_size);
-        break;
+    case STREAM_CALL_DELTA: buf_put(&c->deltas, ev->text, ev->text_size); break;
     case STREAM_CALL:
         check_whole_call(c, ev);
         buf_put(&c->log, ev->arguments, ev->arguments_size);
@@ -102,24 +102,20 @@ static int32_t check_event(void *user, const struct stream_event *ev)
         c->in_call = false;
         c->n_cut++;
         break;
-    case STREAM_STOP:
-        c->stopped = true;
-        break;
-    default:
-        buf_put(&c->log, ev->text, ev->text_size);
-        break;
+    case STREAM_STOP: c->stopped = true; break;
+    default: buf_put(&c->log, ev->text, ev->text_size); break;
     }
     return c->inner.put(c->inner.user, ev);
 }
 
 static struct stream_sink checker_init(struct checker *c, struct mem *m)
 {
-    *c = (struct checker){ .mem = m };
+    *c = (struct checker){.mem = m};
     stream_text_init(&c->text, m);
     c->inner = stream_text_sink(&c->text);
     buf_init(&c->deltas, m);
     buf_init(&c->log, m);
-    return (struct stream_sink){ c, check_event };
+    return (struct stream_sink){c, check_event};
 }
 
 static void checker_free(struct checker *c)
@@ -129,12 +125,14 @@ static void checker_free(struct checker *c)
     buf_free(&c->log);
 }
 
-/* ---- the cases --------------------------------------------------------------------------------------------------------------- */
+/* ---- the cases ------------------------------------------------------------------------------- */
 
-static void check_text(const struct json *want, const struct buf *got, const char *id, const char *what)
+static void check_text(
+    const struct json *want, const struct buf *got, const char *id, const char *what)
 {
     const char *text = want->type == JSON_NULL ? "" : want->text;
-    ck_assert_msg(got->size == strlen(text) && (got->size == 0 || memcmp(got->data, text, got->size) == 0),
+    ck_assert_msg(
+        got->size == strlen(text) && (got->size == 0 || memcmp(got->data, text, got->size) == 0),
         "%s: %s: want \"%s\", got \"%s\"", id, what, text, got->data ? got->data : "");
 }
 
@@ -144,19 +142,19 @@ static void check_calls(const struct json *want, const struct stream_text *got, 
     ck_assert_msg(want->count == got->n_call, "%s: %zu calls", id, got->n_call);
     for (const struct json *call = json_first(want); call; call = json_next(want, call), i++) {
         ck_assert_str_eq(json_get(call, "name")->text, got->calls[i].name);
-        ck_assert_msg(json_is_text(json_get(call, "arguments"), got->calls[i].arguments), "%s: want %s, got %s", id,
-            json_get(call, "arguments")->text, got->calls[i].arguments);
+        ck_assert_msg(json_is_text(json_get(call, "arguments"), got->calls[i].arguments),
+            "%s: want %s, got %s", id, json_get(call, "arguments")->text, got->calls[i].arguments);
     }
 }
 
 static const char *finish_name(enum stream_finish finish)
 {
-    static const char *const names[] = { "open", "stop", "tool_calls", "length" };
+    static const char *const names[] = {"open", "stop", "tool_calls", "length"};
     return names[finish];
 }
 
-static void run_case(struct mem *m, const struct tool_types *types, const struct json *line, enum feed_mode mode,
-    size_t split)
+static void run_case(struct mem *m, const struct tool_types *types, const struct json *line,
+    enum feed_mode mode, size_t split)
 {
     const char *id = json_get(line, "id")->text;
     const struct json *prompt = json_get(line, "prompt_ends"), *input = json_get(line, "input");
@@ -174,7 +172,8 @@ static void run_case(struct mem *m, const struct tool_types *types, const struct
     check_text(json_get(line, "reasoning"), &c.text.reasoning, id, "reasoning");
     check_text(json_get(line, "content"), &c.text.content, id, "content");
     check_calls(json_get(line, "tool_calls"), &c.text, id);
-    ck_assert_msg(json_is_text(json_get(line, "finish"), finish_name(finish)), "%s: %s", id, finish_name(finish));
+    ck_assert_msg(json_is_text(json_get(line, "finish"), finish_name(finish)), "%s: %s", id,
+        finish_name(finish));
     ck_assert_uint_ge(stream_n_cut(s), c.n_cut); /* some are cut before they have a name */
     stream_close(s);
     checker_free(&c);
@@ -221,10 +220,11 @@ START_TEST(policy)
 }
 END_TEST
 
-/* ---- by tokens ------------------------------------------------------------------------------------------------------------------ */
+/* ---- by tokens ------------------------------------------------------------------------------- */
 
 /* The whole input as the model would give it: token by token, its tags as their ids. */
-static void run_tokens(struct mem *m, const struct tok *t, const struct tool_types *types, const struct json *line)
+static void run_tokens(
+    struct mem *m, const struct tok *t, const struct tool_types *types, const struct json *line)
 {
     const struct json *input = json_get(line, "input"), *prompt = json_get(line, "prompt_ends");
     const char *id = json_get(line, "id")->text;
@@ -244,7 +244,8 @@ static void run_tokens(struct mem *m, const struct tok *t, const struct tool_typ
     check_text(json_get(line, "reasoning"), &c.text.reasoning, id, "reasoning");
     check_text(json_get(line, "content"), &c.text.content, id, "content");
     check_calls(json_get(line, "tool_calls"), &c.text, id);
-    ck_assert_msg(json_is_text(json_get(line, "finish"), finish_name(finish)), "%s: %s", id, finish_name(finish));
+    ck_assert_msg(json_is_text(json_get(line, "finish"), finish_name(finish)), "%s: %s", id,
+        finish_name(finish));
     stream_close(s);
     checker_free(&c);
     ids_free(&ids);
@@ -265,7 +266,8 @@ static struct tool_types *load_types(struct mem *m, const char *file)
 /* The same spelling in plain text is no markup: all of it is the answer. */
 static void check_plain_text(struct mem *m, const struct tok *t)
 {
-    static const char text[] = "<think>a</think><tool_call>now</tool_call><|user|> [gMASK]/nothink<arg_key>";
+    static const char text[] =
+        "<think>a</think><tool_call>now</tool_call><|user|> [gMASK]/nothink<arg_key>";
     struct ids ids;
     struct stream *s;
     struct checker c;
@@ -290,8 +292,8 @@ static void check_plain_text(struct mem *m, const struct tok *t)
 
 START_TEST(tokens)
 {
-    static const char *const files[][2] = { { "stream_cases.jsonl", "stream_tools.json" },
-        { "stream_policy.jsonl", "stream_policy_tools.json" } };
+    static const char *const files[][2] = {{"stream_cases.jsonl", "stream_tools.json"},
+        {"stream_policy.jsonl", "stream_policy_tools.json"}};
     struct mem m;
     char *json;
     mem_init(&m, NULL);
@@ -315,19 +317,21 @@ START_TEST(tokens)
 }
 END_TEST
 
-/* ---- random streams ---------------------------------------------------------------------------------------------------------------- */
+/* ---- random streams -------------------------------------------------------------------------- */
 
 static size_t random_stream(uint64_t *state, char *text, size_t capacity)
 {
-    static const char *const words[] = { "get", "city", "bare", "any", "obj", "maybe", "now", "1", "-2.5", "null", "{",
-        "}", "\"", "[1]", " ", "\n", "\n\n", " ", "\t", "\xc3\xa9", "\xf0\x9f\x98\x80", "\xe6\x9d", "\xff", "\xf0\x9f",
-        "a b", "\\u", "True", "</", "<tool", "\r\n" };
+    static const char *const words[] = {"get", "city", "bare", "any", "obj", "maybe", "now", "1",
+        "-2.5", "null", "{", "}", "\"", "[1]", " ", "\n", "\n\n", " ", "\t", "\xc3\xa9",
+        "\xf0\x9f\x98\x80", "\xe6\x9d", "\xff", "\xf0\x9f", "a b", "\\u", "True", "</", "<tool",
+        "\r\n"};
     size_t size = 0, n = next_random(state) % 60;
     for (size_t i = 0; i < n; i++) {
         uint64_t pick = next_random(state);
         const char *word = words[pick / 64 % ARRAY_LEN(words)];
         if (pick % 64 < 28) /* mostly the tags of calls and thoughts */
-            word = chat_spelling((enum tok_special)(TOK_THINK + pick / 64 % (TOK_SPECIAL_COUNT - TOK_THINK)));
+            word = chat_spelling(
+                (enum tok_special)(TOK_THINK + pick / 64 % (TOK_SPECIAL_COUNT - TOK_THINK)));
         else if (pick % 64 == 28)
             word = chat_spelling((enum tok_special)(pick / 64 % TOK_SPECIAL_COUNT));
         else if (pick % 64 < 34)
@@ -340,8 +344,8 @@ static size_t random_stream(uint64_t *state, char *text, size_t capacity)
     return size;
 }
 
-static void run_random(struct mem *m, const struct tool_types *types, const char *text, size_t size, bool thinking,
-    enum feed_mode mode, size_t split, struct buf *log)
+static void run_random(struct mem *m, const struct tool_types *types, const char *text, size_t size,
+    bool thinking, enum feed_mode mode, size_t split, struct buf *log)
 {
     struct stream *s;
     struct checker c;
@@ -377,7 +381,8 @@ START_TEST(random_streams)
         run_random(&m, types, text, size, thinking, WHOLE, 1, &log);
         run_random(&m, types, text, size, thinking, BYTES, 1, &log);
         for (uint32_t k = 0; k < 4; k++)
-            run_random(&m, types, text, size, thinking, SPLIT, next_random(&state) % (size + 1), &log);
+            run_random(
+                &m, types, text, size, thinking, SPLIT, next_random(&state) % (size + 1), &log);
         run_random(&m, types, text, size, thinking, WHOLE, 3, &other); /* ended by a limit */
         buf_free(&log);
         buf_free(&other);
@@ -387,7 +392,7 @@ START_TEST(random_streams)
 }
 END_TEST
 
-/* ---- size ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- size ------------------------------------------------------------------------------------ */
 
 /* What is too long to be a name or a key is no call; what is too long to be glue is text. */
 START_TEST(limits)
@@ -400,8 +405,9 @@ START_TEST(limits)
         const char *before, *after;
         char fill;
         size_t n_content;
-    } all[] = { { "<tool_call>", "</tool_call>ok", 'n', 2 }, { "<tool_call>get<arg_key>", "</arg_key></tool_call>ok", 'k', 2 },
-        { "a", "b", '\n', LONG + 2 }, { "a", "", '\n', 1 + LONG / 65536 * 65536 }, { "", "b", ' ', 1 } };
+    } all[] = {{"<tool_call>", "</tool_call>ok", 'n', 2},
+        {"<tool_call>get<arg_key>", "</arg_key></tool_call>ok", 'k', 2}, {"a", "b", '\n', LONG + 2},
+        {"a", "", '\n', 1 + LONG / 65536 * 65536}, {"", "b", ' ', 1}};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) {
         for (int mode = WHOLE; mode <= BYTES; mode++) {
             size_t size = strlen(all[i].before);
@@ -441,7 +447,8 @@ START_TEST(many_arguments)
         ck_assert_int_eq(stream_put_spelled(s, "<tool_call>f", 12, &sink, NULL), 0);
         for (int i = 0; i < n; i++) {
             char text[80];
-            int size = snprintf(text, sizeof text, "<arg_key>k%d</arg_key><arg_value>%d</arg_value>", i, i);
+            int size = snprintf(
+                text, sizeof text, "<arg_key>k%d</arg_key><arg_value>%d</arg_value>", i, i);
             ck_assert_int_eq(stream_put_spelled(s, text, (size_t)size, &sink, NULL), 0);
         }
         ck_assert_int_eq(stream_put_spelled(s, "</tool_call>", 12, &sink, NULL), 0);
@@ -453,14 +460,15 @@ START_TEST(many_arguments)
 }
 END_TEST
 
-/* Nothing that a stream holds is looked at again for each byte: a hostile stream of 20,000 pieces takes well under two
- * seconds of processor time, where a quadratic parser takes minutes. */
+/* Nothing that a stream holds is looked at again for each byte: a hostile stream of 20,000 pieces
+ * takes well under two seconds of processor time, where a quadratic parser takes minutes. */
 START_TEST(linear)
 {
-    static const char *const units[] = { " ", "<tool_call>", "</arg_value> ", "<arg_value><arg_key>k</arg_key>x", "x</tool_call> ",
-        "<tool_call>now</tool_call>", "<tool_call>f<arg_key>k</arg_key><arg_value> " };
-    static const char *const starts[] = { "", "<tool_call>get<arg_key>city</arg_key><arg_value>",
-        "<tool_call>bare<arg_key>any</arg_key><arg_value>", "<tool_call>get\n" };
+    static const char *const units[] = {" ", "<tool_call>", "</arg_value> ",
+        "<arg_value><arg_key>k</arg_key>x", "x</tool_call> ", "<tool_call>now</tool_call>",
+        "<tool_call>f<arg_key>k</arg_key><arg_value> "};
+    static const char *const starts[] = {"", "<tool_call>get<arg_key>city</arg_key><arg_value>",
+        "<tool_call>bare<arg_key>any</arg_key><arg_value>", "<tool_call>get\n"};
     struct mem m;
     mem_init(&m, NULL);
     struct tool_types *types = load_types(&m, "stream_policy_tools.json");
@@ -481,12 +489,15 @@ START_TEST(linear)
 }
 END_TEST
 
-/* ---- memory ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static const char rich[] =
-    "<think>one\xc3\xa9</think> text \n <tool_call>get\n<arg_key>city</arg_key>\n<arg_value>A <tool_call> B\n<arg_key>n</arg_key>"
-    "<arg_value> {\"a\": [\"\\u00e9\"]} </arg_value><arg_key>city</arg_key><arg_value>\x01\x02\x03</arg_value></tool_call> "
-    "<tool_call>bare<arg_key>obj</arg_key><arg_value>{\"k\": \"\\n\"}</tool_call><tool_call>now</tool_call><|observation|>";
+    "<think>one\xc3\xa9</think> text \n <tool_call>get\n<arg_key>city</arg_key>\n<arg_value>A "
+    "<tool_call> B\n<arg_key>n</arg_key>"
+    "<arg_value> {\"a\": [\"\\u00e9\"]} "
+    "</arg_value><arg_key>city</arg_key><arg_value>\x01\x02\x03</arg_value></tool_call> "
+    "<tool_call>bare<arg_key>obj</arg_key><arg_value>{\"k\": "
+    "\"\\n\"}</tool_call><tool_call>now</tool_call><|observation|>";
 
 /* One piece at a time; a piece that fails for want of memory is put again. */
 static int32_t feed_stubborn(struct stream *s, const struct stream_sink *sink, uint32_t *n_failed)
@@ -497,8 +508,8 @@ static int32_t feed_stubborn(struct stream *s, const struct stream_sink *sink, u
         int32_t rc;
         n = which != TOK_SPECIAL_COUNT ? length : 1;
         do {
-            rc = which != TOK_SPECIAL_COUNT ? stream_put_special(s, which, sink, &err) :
-                stream_put_text(s, rich + at, 1, sink, &err);
+            rc = which != TOK_SPECIAL_COUNT ? stream_put_special(s, which, sink, &err)
+                                            : stream_put_text(s, rich + at, 1, sink, &err);
             *n_failed += rc == GLM_ENOMEM;
         } while (rc == GLM_ENOMEM && *n_failed < 2);
         if (rc)
@@ -588,8 +599,9 @@ START_TEST(bad_tools)
 {
     static const struct {
         const char *json, *where;
-    } bad[] = { { "{}", "" }, { "[1]", "/0/name" }, { "[{\"name\": \"a\"}, {\"function\": {\"name\": 1}}]", "/1/function/name" },
-        { "[{\"name\": \"\"}]", "/0/name" } };
+    } bad[] = {{"{}", ""}, {"[1]", "/0/name"},
+        {"[{\"name\": \"a\"}, {\"function\": {\"name\": 1}}]", "/1/function/name"},
+        {"[{\"name\": \"\"}]", "/0/name"}};
     struct mem m;
     mem_init(&m, NULL);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -619,7 +631,7 @@ START_TEST(sink_fails)
     struct stream *s;
     uint32_t n = 0;
     enum stream_finish finish;
-    struct stream_sink sink = { &n, fail_first };
+    struct stream_sink sink = {&n, fail_first};
     mem_init(&m, NULL);
     ck_assert_int_eq(stream_open(&m, NULL, NULL, CHAT_45, false, &s, NULL), 0);
     ck_assert_int_eq(stream_put_text(s, "a", 1, &sink, NULL), -77);

@@ -1,5 +1,5 @@
-/* test_tok.c: encoding and decoding against the reference library's ids, and the promises that no vector shows: markup
- * in plain text, split characters, linear time, a small stack. */
+/* test_tok.c: encoding and decoding against the reference library's ids, and the promises that no
+ * vector shows: markup in plain text, split characters, linear time, a small stack. */
 #include "failing_alloc.h"
 #include "lib/text/tok_int.h"
 #include "test_data.h"
@@ -35,7 +35,8 @@ static uint64_t next_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
-static void check_round_trip(const struct tok *t, const struct ids *v, const char *text, size_t size)
+static void check_round_trip(
+    const struct tok *t, const struct ids *v, const char *text, size_t size)
 {
     struct tok_decoder d = { { 0 }, 0 };
     struct buf out;
@@ -49,7 +50,7 @@ static void check_round_trip(const struct tok *t, const struct ids *v, const cha
     buf_free(&out);
 }
 
-/* ---- goldens ------------------------------------------------------------------------------------------------------------ */
+/* ---- goldens --------------------------------------------------------------------------------- */
 
 static bool has_added(const struct tok *t, const struct ids *v)
 {
@@ -66,7 +67,8 @@ static void check_ids(const struct ids *v, const struct json *ids, const char *n
     ck_assert_msg(v->n == ids->count, "%s:%zu: %zu ids, not %u", name, line, v->n, ids->count);
     for (const struct json *w = json_first(ids); w; w = json_next(ids, w), i++) {
         ck_assert(json_i64(w, &want));
-        ck_assert_msg(v->id[i] == want, "%s:%zu: id %zu is %d, not %lld", name, line, i, v->id[i], (long long)want);
+        ck_assert_msg(v->id[i] == want, "%s:%zu: id %zu is %d, not %lld", name, line, i, v->id[i],
+            (long long)want);
     }
 }
 
@@ -135,11 +137,12 @@ START_TEST(golden_from_gguf)
 }
 END_TEST
 
-/* ---- markup ---------------------------------------------------------------------------------------------------------------- */
+/* ---- markup ---------------------------------------------------------------------------------- */
 
 static void check_marked(const struct tok *t, int32_t id)
 {
-    static const char *const around[][2] = { { "", "" }, { "a", "b" }, { " ", "\n" }, { "<", ">" }, { "<|", "|>" } };
+    static const char *const around[][2] = {
+        {"", ""}, {"a", "b"}, {" ", "\n"}, {"<", ">"}, {"<|", "|>"}};
     size_t size;
     const char *spelling = tok_bytes(t, id, &size);
     ck_assert_int_eq(tok_find(t, spelling, size), id);
@@ -147,7 +150,8 @@ static void check_marked(const struct tok *t, int32_t id)
         char text[128];
         struct ids v;
         size_t n = 0;
-        int length = snprintf(text, sizeof text, "%s%.*s%s", around[i][0], (int)size, spelling, around[i][1]);
+        int length = snprintf(
+            text, sizeof text, "%s%.*s%s", around[i][0], (int)size, spelling, around[i][1]);
         ids_init(&v, &mem);
         ck_assert_int_eq(tok_encode(t, text, (size_t)length, 0, &v, NULL), 0);
         ck_assert(!has_added(t, &v));
@@ -196,7 +200,7 @@ START_TEST(ids_outside_have_no_bytes)
 }
 END_TEST
 
-/* ---- decoding -------------------------------------------------------------------------------------------------------------- */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 /* Whether n bytes can be made one character by more bytes; by trying. */
 static bool can_go_on(const char *text, size_t n)
@@ -252,7 +256,8 @@ static void check_decode(const char *text, size_t size, uint64_t cuts)
         if (i == size || (cuts >> i % 64 & 1)) {
             size_t before = got.size;
             tok_decode_bytes(&d, text + from, i - from, &got);
-            ck_assert(got.size == before || utf8_is_valid(got.data + before, got.size - before, &bad));
+            ck_assert(
+                got.size == before || utf8_is_valid(got.data + before, got.size - before, &bad));
             from = i;
         }
     tok_decode_end(&d, &got);
@@ -285,8 +290,10 @@ END_TEST
 
 START_TEST(decoding_at_every_cut)
 {
-    static const char text[] = "a\xC3\xA9\xE4\xB8\xAD\xF0\x9F\x91\xA8\xE2\x80\x8D\xF0\x9F\x91\xA9\xED\x9F\xBF\xF4\x8F\xBF\xBF!";
-    static const char odd[] = "\x80\xE0\x80\xF0\x80\xED\xA0\x80\xF4\x90\x80\xC0\xAF\xF5\xFF\xE4\xB8";
+    static const char text[] = "a\xC3\xA9\xE4\xB8\xAD\xF0\x9F\x91\xA8\xE2\x80\x8D\xF0\x9F\x91\xA9"
+                               "\xED\x9F\xBF\xF4\x8F\xBF\xBF!";
+    static const char odd[] =
+        "\x80\xE0\x80\xF0\x80\xED\xA0\x80\xF4\x90\x80\xC0\xAF\xF5\xFF\xE4\xB8";
     for (size_t i = 0; i < sizeof text; i++)
         for (size_t k = i; k < sizeof text; k++)
             check_decode(text, sizeof text - 1, 1ull << i | 1ull << k);
@@ -294,7 +301,8 @@ START_TEST(decoding_at_every_cut)
         check_decode(odd, sizeof odd - 1, cuts);
     uint64_t state = 3;
     for (int i = 0; i < 20000; i++) {
-        static const uint8_t likely[] = { 0x41, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC2, 0xE0, 0xE4, 0xED, 0xF0, 0xF1, 0xF4 };
+        static const uint8_t likely[] = {
+            0x41, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC2, 0xE0, 0xE4, 0xED, 0xF0, 0xF1, 0xF4};
         char bytes[24];
         for (size_t k = 0; k < sizeof bytes; k++)
             bytes[k] = (char)likely[next_random(&state) % sizeof likely];
@@ -303,7 +311,7 @@ START_TEST(decoding_at_every_cut)
 }
 END_TEST
 
-/* ---- any input ------------------------------------------------------------------------------------------------------------- */
+/* ---- any input ------------------------------------------------------------------------------- */
 
 START_TEST(random_text_comes_back)
 {
@@ -318,7 +326,8 @@ START_TEST(random_text_comes_back)
         buf_clear(&text);
         for (size_t k = 0; k < n; k++) {
             char c[4];
-            uint32_t code = (uint32_t)(next_random(&state) % limit[next_random(&state) % ARRAY_LEN(limit)]);
+            uint32_t code =
+                (uint32_t)(next_random(&state) % limit[next_random(&state) % ARRAY_LEN(limit)]);
             buf_put(&text, c, utf8_encode(code, c)); /* nothing for a surrogate */
         }
         v.n = 0;
@@ -384,7 +393,8 @@ START_TEST(classes_are_the_measured_ones)
         const struct json *ranges = json_get(doc.root, all[i].key);
         for (const struct json *v = json_first(ranges); v; v = json_next(ranges, v)) {
             uint64_t first, last;
-            ck_assert(json_u64(json_first(v), &first) && json_u64(json_next(v, json_first(v)), &last));
+            ck_assert(
+                json_u64(json_first(v), &first) && json_u64(json_next(v, json_first(v)), &last));
             for (; first <= last; first++)
                 want[first] = (uint8_t)all[i].class;
         }
@@ -397,7 +407,7 @@ START_TEST(classes_are_the_measured_ones)
 }
 END_TEST
 
-/* ---- limits ------------------------------------------------------------------------------------------------------------------ */
+/* ---- limits ---------------------------------------------------------------------------------- */
 
 struct timing {
     const char *text;
@@ -445,8 +455,9 @@ static double best_seconds(const char *text, size_t size)
 
 START_TEST(time_is_linear)
 {
-    static const char *const units[] = { "a", "abcdefghijklmnopqrstuvwxyz", " ", " \n", "\r", "7", "!", "<", "<|", "'",
-        "=", "\u00e9", "\u4e2d", "\u0301", "\u200d", "\U0001F468\u200d\U0001F469\u200d", "\xff", "\u3000" };
+    static const char *const units[] = {"a", "abcdefghijklmnopqrstuvwxyz", " ", " \n", "\r", "7",
+        "!", "<", "<|", "'", "=", "\u00e9", "\u4e2d", "\u0301", "\u200d",
+        "\U0001F468\u200d\U0001F469\u200d", "\xff", "\u3000"};
     enum { SIZE = 1 << 18 };
     char *text = malloc(2 * SIZE);
     for (size_t i = 0; i < ARRAY_LEN(units); i++) {
@@ -456,7 +467,8 @@ START_TEST(time_is_linear)
             text[k] = units[i][k % unit];
         for (int attempt = 0; attempt < 5 && ratio > 2.2; attempt++) /* other processes disturb */
             ratio = best_seconds(text, 2 * SIZE) / best_seconds(text, SIZE);
-        ck_assert_msg(ratio <= 2.2, "\"%s\": twice the text takes %.2f times as long", units[i], ratio);
+        ck_assert_msg(
+            ratio <= 2.2, "\"%s\": twice the text takes %.2f times as long", units[i], ratio);
     }
     free(text);
 }

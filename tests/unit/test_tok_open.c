@@ -1,5 +1,5 @@
-/* test_tok_open.c: opening vocabularies: what is accepted, what is refused and in which words, damaged files, failing
- * memory. */
+/* test_tok_open.c: opening vocabularies: what is accepted, what is refused and in which words,
+ * damaged files, failing memory. */
 #include "failing_alloc.h"
 #include "lib/text/tok_int.h"
 #include "test_data.h"
@@ -13,9 +13,11 @@
 
 static struct mem mem;
 
-static int32_t open_text(struct mem *m, const char *text, size_t size, uint32_t n_vocab, struct tok **t, glm_error *err)
+static int32_t open_text(
+    struct mem *m, const char *text, size_t size, uint32_t n_vocab, struct tok **t, glm_error *err)
 {
-    struct vocab_source src = { .kind = VOCAB_JSON, .where = "dir/tokenizer.json", .json = text, .json_size = size };
+    struct vocab_source src = {
+        .kind = VOCAB_JSON, .where = "dir/tokenizer.json", .json = text, .json_size = size};
     return tok_open(m, &src, n_vocab, t, err);
 }
 
@@ -29,7 +31,8 @@ static int32_t open_small(const struct fixture_small *f, struct tok **t, glm_err
     return status;
 }
 
-static void check_encode(const struct tok *t, const char *text, uint32_t flags, size_t n, const int32_t *want)
+static void check_encode(
+    const struct tok *t, const char *text, uint32_t flags, size_t n, const int32_t *want)
 {
     struct ids v;
     ids_init(&v, &mem);
@@ -39,10 +42,11 @@ static void check_encode(const struct tok *t, const char *text, uint32_t flags, 
         ck_assert_int_eq(v.id[i], want[i]);
     ids_free(&v);
 }
-#define CHECK_ENCODE(t, text, flags, ...) \
-    check_encode(t, text, flags, sizeof (int32_t[]){ __VA_ARGS__ } / sizeof(int32_t), (int32_t[]){ __VA_ARGS__ })
+#define CHECK_ENCODE(t, text, flags, ...)                                                          \
+    check_encode(t, text, flags, sizeof(int32_t[]){__VA_ARGS__} / sizeof(int32_t),                 \
+        (int32_t[]){__VA_ARGS__})
 
-/* ---- accepted --------------------------------------------------------------------------------------------------------------- */
+/* ---- accepted -------------------------------------------------------------------------------- */
 
 static void check_small(const struct tok *t)
 {
@@ -60,8 +64,8 @@ static void check_small(const struct tok *t)
 
 START_TEST(small_opens_in_every_form)
 {
-    static const char *const merges[] = { "[[\"a\",\"b\"],[\"b\",\"c\"],[\"ab\",\"c\"]]", "[\"a b\",\"b c\",\"ab c\"]",
-        "[\"a b\",[\"b\",\"\\u0063\"],[\"a\\u0062\",\"c\"]]" };
+    static const char *const merges[] = {"[[\"a\",\"b\"],[\"b\",\"c\"],[\"ab\",\"c\"]]",
+        "[\"a b\",\"b c\",\"ab c\"]", "[\"a b\",[\"b\",\"\\u0063\"],[\"a\\u0062\",\"c\"]]"};
     for (size_t i = 0; i < 2 * ARRAY_LEN(merges); i++) {
         struct fixture_small f;
         struct tok *t;
@@ -78,15 +82,17 @@ END_TEST
 
 START_TEST(what_does_not_matter_is_accepted)
 {
-    static const char *const post[] = { NULL, "null", "{\"type\":\"ByteLevel\"}",
-        "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"}]}", "{\"type\":\"Sequence\",\"processors\":[]}" };
+    static const char *const post[] = {NULL, "null", "{\"type\":\"ByteLevel\"}",
+        "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"}]}",
+        "{\"type\":\"Sequence\",\"processors\":[]}"};
     for (size_t i = 0; i < ARRAY_LEN(post); i++) {
         struct fixture_small f;
         struct tok *t;
         fixture_small_init(&f);
         f.post_processor = post[i];
         f.normalizer = i ? "null" : NULL;
-        f.settings = i ? "\"ignore_merges\":true,\"unk_token\":\"\",\"new\":{\"a\":[1]}" : "\"ignore_merges\":true";
+        f.settings = i ? "\"ignore_merges\":true,\"unk_token\":\"\",\"new\":{\"a\":[1]}"
+                       : "\"ignore_merges\":true";
         ck_assert_int_eq(open_small(&f, &t, NULL), 0);
         check_small(t);
         tok_close(t);
@@ -136,10 +142,11 @@ START_TEST(a_pair_listed_twice_has_the_later_rank)
 }
 END_TEST
 
-/* ---- refused ---------------------------------------------------------------------------------------------------------------- */
+/* ---- refused --------------------------------------------------------------------------------- */
 
-#define SPLIT(regex, behavior, invert) \
-    "{\"type\":\"Split\",\"pattern\":{" regex "},\"behavior\":\"" behavior "\",\"invert\":" invert "}"
+#define SPLIT(regex, behavior, invert)                                                             \
+    "{\"type\":\"Split\",\"pattern\":{" regex "},\"behavior\":\"" behavior "\",\"invert\":" invert \
+    "}"
 #define SEQUENCE(a, b) "{\"type\":\"Sequence\",\"pretokenizers\":[" a "," b "]}"
 #define BYTES "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
 #define ADDED(id, content, flag) "[{\"id\":" id ",\"content\":" content "," flag "}]"
@@ -153,79 +160,91 @@ struct refusal {
 #define M(name) offsetof(struct fixture_small, name)
 
 static const struct refusal refusals[] = {
-    { M(added), "{}", GLM_EFORMAT, "/added_tokens: must be an array" },
-    { M(added), "7", GLM_EFORMAT, "/added_tokens: must be an array" },
-    { M(added), "[7]", GLM_EFORMAT, "each token must be an object" },
-    { M(added), "[[]]", GLM_EFORMAT, "each token must be an object" },
-    { M(added), "[{}]", GLM_EFORMAT, "without id or content" },
-    { M(added), "[{\"id\":300}]", GLM_EFORMAT, "without id or content" },
-    { M(added), ADDED("\"300\"", "\"a\"", "\"special\":true"), GLM_EFORMAT, "whole number" },
-    { M(added), ADDED("-1", "\"a\"", "\"special\":true"), GLM_EFORMAT, "whole number" },
-    { M(added), ADDED("1.5", "\"a\"", "\"special\":true"), GLM_EFORMAT, "whole number" },
-    { M(added), ADDED("16777216", "\"<a\"", "\"special\":true"), GLM_EFORMAT, "beyond the limit" },
-    { M(added), ADDED("99999999999999", "\"<a\"", "\"special\":true"), GLM_EFORMAT, "beyond the limit" },
-    { M(added), ADDED("300", "[]", "\"special\":true"), GLM_EFORMAT, "content must be a string" },
-    { M(added), ADDED("300", "\"\"", "\"special\":true"), GLM_EFORMAT, "a token of 0 bytes" },
-    { M(added), ADDED("97", "\"<a\"", "\"special\":true"), GLM_EFORMAT, "id 97 is given to two tokens" },
-    { M(added), ADDED("300", "\"abc\"", "\"special\":true"), GLM_EFORMAT, "also a token of plain text" },
-    { M(added), ADDED("300", "\"<a\"", "\"lstrip\":true"), GLM_ENOTSUP, "lstrip" },
-    { M(added), ADDED("300", "\"<a\"", "\"rstrip\":true"), GLM_ENOTSUP, "rstrip" },
-    { M(added), ADDED("300", "\"<a\"", "\"single_word\":true"), GLM_ENOTSUP, "single_word" },
-    { M(added), ADDED("300", "\"<a\"", "\"normalized\":true"), GLM_ENOTSUP, "normalized" },
-    { M(added), ADDED("300", "\"<a\"", "\"normalized\":0"), GLM_EFORMAT, "must be true or false" },
-    { M(added), "[{\"id\":300,\"content\":\"<a\"},{\"id\":301,\"content\":\"<a\"}]", GLM_EFORMAT, "are the same text" },
-    { M(normalizer), "{\"type\":\"NFC\"}", GLM_ENOTSUP, "/normalizer: \"NFC\"" },
-    { M(normalizer), "[]", GLM_ENOTSUP, "/normalizer" },
-    { M(pre_tokenizer), NULL, GLM_EFORMAT, "/pre_tokenizer: missing" },
-    { M(pre_tokenizer), "null", GLM_ENOTSUP, "/pre_tokenizer" },
-    { M(pre_tokenizer), "{\"type\":\"ByteLevel\"}", GLM_ENOTSUP, "/pre_tokenizer: \"ByteLevel\"" },
-    { M(pre_tokenizer), "{\"type\":\"Sequence\"}", GLM_ENOTSUP, "/pre_tokenizer" },
-    { M(pre_tokenizer), "{\"type\":\"Sequence\",\"pretokenizers\":{}}", GLM_ENOTSUP, "/pre_tokenizer" },
-    { M(pre_tokenizer), "{\"type\":\"Sequence\",\"pretokenizers\":[" BYTES "]}", GLM_ENOTSUP, "/pre_tokenizer" },
-    { M(pre_tokenizer), SEQUENCE("{\"type\":\"Digits\"}", BYTES), GLM_ENOTSUP, "pretokenizers/0: \"Digits\"" },
-    { M(pre_tokenizer), SEQUENCE("1", BYTES), GLM_ENOTSUP, "pretokenizers/0" },
-    { M(pre_tokenizer), SEQUENCE(SPLIT("\"Regex\":\"a|b\"", "Isolated", "false"), BYTES), GLM_ENOTSUP, "Regex: \"a|b\"" },
-    { M(pre_tokenizer), SEQUENCE(SPLIT("\"String\":\"a\"", "Isolated", "false"), BYTES), GLM_ENOTSUP, "without a Regex" },
-    { M(pre_tokenizer), SEQUENCE(SPLIT("\"Regex\":\"a\"", "Removed", "false"), BYTES), GLM_ENOTSUP, "Isolated" },
-    { M(pre_tokenizer), SEQUENCE(SPLIT("\"Regex\":\"a\"", "Isolated", "true"), BYTES), GLM_ENOTSUP, "inverted" },
-    { M(post_processor), "{\"type\":\"TemplateProcessing\"}", GLM_ENOTSUP, "TemplateProcessing" },
-    { M(post_processor), "{\"type\":\"Sequence\"}", GLM_ENOTSUP, "/post_processor" },
-    { M(post_processor), "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"Bert\"}]}", GLM_ENOTSUP, "\"Bert\"" },
-    { M(decoder), NULL, GLM_EFORMAT, "/decoder: missing" },
-    { M(decoder), "null", GLM_ENOTSUP, "/decoder" },
-    { M(decoder), "{\"type\":\"WordPiece\"}", GLM_ENOTSUP, "/decoder: \"WordPiece\"" },
-    { M(type), NULL, GLM_EFORMAT, "/model/type: missing" },
-    { M(type), "\"Unigram\"", GLM_ENOTSUP, "/model/type" },
-    { M(type), "3", GLM_EFORMAT, "/model/type: must be a string" },
-    { M(settings), "\"ignore_merges\":1", GLM_EFORMAT, "/model/ignore_merges" },
-    { M(settings), "\"byte_fallback\":true", GLM_ENOTSUP, "/model/byte_fallback" },
-    { M(settings), "\"dropout\":0.1", GLM_ENOTSUP, "/model/dropout" },
-    { M(settings), "\"end_of_word_suffix\":\"</w>\"", GLM_ENOTSUP, "/model/end_of_word_suffix" },
-    { M(settings), "\"vocab\":7", GLM_EFORMAT, "/model/vocab: must be an object" },
-    { M(settings), "\"vocab\":{}", GLM_EFORMAT, "no token for the byte 0x0" },
-    { M(vocab_more), "\"ab\":\"256\"", GLM_EFORMAT, "/model/vocab: an id must be a whole number" },
-    { M(vocab_more), "\"ab\":[]", GLM_EFORMAT, "/model/vocab: an id must be a whole number" },
-    { M(vocab_more), "\"ab\":16777216", GLM_EFORMAT, "beyond the limit" },
-    { M(vocab_more), "\"ab\":255", GLM_EFORMAT, "id 255 is given to two tokens" },
-    { M(vocab_more), "\"ab\":256,\"ab\":257", GLM_EFORMAT, "tokens 256 and 257 are the same bytes" },
-    { M(vocab_more), "\"\":256", GLM_EFORMAT, "a token of 0 bytes" },
-    { M(vocab_more), "\"a b\":256", GLM_EFORMAT, "\"a b\" (id 256) is not in byte-level spelling" },
-    { M(vocab_more), "\"a\\u0144\":256", GLM_EFORMAT, "is not in byte-level spelling" },
-    { M(vocab_more), "\"\\u4e2d\":256", GLM_EFORMAT, "is not in byte-level spelling" },
-    { M(merges), NULL, GLM_EFORMAT, "/model/merges: missing" },
-    { M(merges), "{}", GLM_EFORMAT, "/model/merges: must be an array" },
-    { M(merges), "null", GLM_EFORMAT, "/model/merges: must be an array" },
-    { M(merges), "[7]", GLM_EFORMAT, "/model/merges: a merge must be" },
-    { M(merges), "[\"ab\"]", GLM_EFORMAT, "must be \"left right\"" },
-    { M(merges), "[\"\"]", GLM_EFORMAT, "must be \"left right\"" },
-    { M(merges), "[\" b\"]", GLM_EFORMAT, "merge 0 (\"\" and \"b\")" },
-    { M(merges), "[\"a \"]", GLM_EFORMAT, "merge 0" },
-    { M(merges), "[\"a b c\"]", GLM_EFORMAT, "merge 0" },
-    { M(merges), "[\"a b\",\"x y\"]", GLM_EFORMAT, "merge 1 (\"x\" and \"y\")" },
-    { M(merges), "[[\"a\"]]", GLM_EFORMAT, "two strings" },
-    { M(merges), "[[\"a\",7]]", GLM_EFORMAT, "two strings" },
-    { M(merges), "[[\"a\",\"b\",\"c\"]]", GLM_EFORMAT, "two strings" },
-    { M(merges), "[[[\"a\"],\"b\"]]", GLM_EFORMAT, "two strings" },
+    {M(added), "{}", GLM_EFORMAT, "/added_tokens: must be an array"},
+    {M(added), "7", GLM_EFORMAT, "/added_tokens: must be an array"},
+    {M(added), "[7]", GLM_EFORMAT, "each token must be an object"},
+    {M(added), "[[]]", GLM_EFORMAT, "each token must be an object"},
+    {M(added), "[{}]", GLM_EFORMAT, "without id or content"},
+    {M(added), "[{\"id\":300}]", GLM_EFORMAT, "without id or content"},
+    {M(added), ADDED("\"300\"", "\"a\"", "\"special\":true"), GLM_EFORMAT, "whole number"},
+    {M(added), ADDED("-1", "\"a\"", "\"special\":true"), GLM_EFORMAT, "whole number"},
+    {M(added), ADDED("1.5", "\"a\"", "\"special\":true"), GLM_EFORMAT, "whole number"},
+    {M(added), ADDED("16777216", "\"<a\"", "\"special\":true"), GLM_EFORMAT, "beyond the limit"},
+    {M(added), ADDED("99999999999999", "\"<a\"", "\"special\":true"), GLM_EFORMAT,
+        "beyond the limit"},
+    {M(added), ADDED("300", "[]", "\"special\":true"), GLM_EFORMAT, "content must be a string"},
+    {M(added), ADDED("300", "\"\"", "\"special\":true"), GLM_EFORMAT, "a token of 0 bytes"},
+    {M(added), ADDED("97", "\"<a\"", "\"special\":true"), GLM_EFORMAT,
+        "id 97 is given to two tokens"},
+    {M(added), ADDED("300", "\"abc\"", "\"special\":true"), GLM_EFORMAT,
+        "also a token of plain text"},
+    {M(added), ADDED("300", "\"<a\"", "\"lstrip\":true"), GLM_ENOTSUP, "lstrip"},
+    {M(added), ADDED("300", "\"<a\"", "\"rstrip\":true"), GLM_ENOTSUP, "rstrip"},
+    {M(added), ADDED("300", "\"<a\"", "\"single_word\":true"), GLM_ENOTSUP, "single_word"},
+    {M(added), ADDED("300", "\"<a\"", "\"normalized\":true"), GLM_ENOTSUP, "normalized"},
+    {M(added), ADDED("300", "\"<a\"", "\"normalized\":0"), GLM_EFORMAT, "must be true or false"},
+    {M(added), "[{\"id\":300,\"content\":\"<a\"},{\"id\":301,\"content\":\"<a\"}]", GLM_EFORMAT,
+        "are the same text"},
+    {M(normalizer), "{\"type\":\"NFC\"}", GLM_ENOTSUP, "/normalizer: \"NFC\""},
+    {M(normalizer), "[]", GLM_ENOTSUP, "/normalizer"},
+    {M(pre_tokenizer), NULL, GLM_EFORMAT, "/pre_tokenizer: missing"},
+    {M(pre_tokenizer), "null", GLM_ENOTSUP, "/pre_tokenizer"},
+    {M(pre_tokenizer), "{\"type\":\"ByteLevel\"}", GLM_ENOTSUP, "/pre_tokenizer: \"ByteLevel\""},
+    {M(pre_tokenizer), "{\"type\":\"Sequence\"}", GLM_ENOTSUP, "/pre_tokenizer"},
+    {M(pre_tokenizer), "{\"type\":\"Sequence\",\"pretokenizers\":{}}", GLM_ENOTSUP,
+        "/pre_tokenizer"},
+    {M(pre_tokenizer), "{\"type\":\"Sequence\",\"pretokenizers\":[" BYTES "]}", GLM_ENOTSUP,
+        "/pre_tokenizer"},
+    {M(pre_tokenizer), SEQUENCE("{\"type\":\"Digits\"}", BYTES), GLM_ENOTSUP,
+        "pretokenizers/0: \"Digits\""},
+    {M(pre_tokenizer), SEQUENCE("1", BYTES), GLM_ENOTSUP, "pretokenizers/0"},
+    {M(pre_tokenizer), SEQUENCE(SPLIT("\"Regex\":\"a|b\"", "Isolated", "false"), BYTES),
+        GLM_ENOTSUP, "Regex: \"a|b\""},
+    {M(pre_tokenizer), SEQUENCE(SPLIT("\"String\":\"a\"", "Isolated", "false"), BYTES), GLM_ENOTSUP,
+        "without a Regex"},
+    {M(pre_tokenizer), SEQUENCE(SPLIT("\"Regex\":\"a\"", "Removed", "false"), BYTES), GLM_ENOTSUP,
+        "Isolated"},
+    {M(pre_tokenizer), SEQUENCE(SPLIT("\"Regex\":\"a\"", "Isolated", "true"), BYTES), GLM_ENOTSUP,
+        "inverted"},
+    {M(post_processor), "{\"type\":\"TemplateProcessing\"}", GLM_ENOTSUP, "TemplateProcessing"},
+    {M(post_processor), "{\"type\":\"Sequence\"}", GLM_ENOTSUP, "/post_processor"},
+    {M(post_processor), "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"Bert\"}]}", GLM_ENOTSUP,
+        "\"Bert\""},
+    {M(decoder), NULL, GLM_EFORMAT, "/decoder: missing"},
+    {M(decoder), "null", GLM_ENOTSUP, "/decoder"},
+    {M(decoder), "{\"type\":\"WordPiece\"}", GLM_ENOTSUP, "/decoder: \"WordPiece\""},
+    {M(type), NULL, GLM_EFORMAT, "/model/type: missing"},
+    {M(type), "\"Unigram\"", GLM_ENOTSUP, "/model/type"},
+    {M(type), "3", GLM_EFORMAT, "/model/type: must be a string"},
+    {M(settings), "\"ignore_merges\":1", GLM_EFORMAT, "/model/ignore_merges"},
+    {M(settings), "\"byte_fallback\":true", GLM_ENOTSUP, "/model/byte_fallback"},
+    {M(settings), "\"dropout\":0.1", GLM_ENOTSUP, "/model/dropout"},
+    {M(settings), "\"end_of_word_suffix\":\"</w>\"", GLM_ENOTSUP, "/model/end_of_word_suffix"},
+    {M(settings), "\"vocab\":7", GLM_EFORMAT, "/model/vocab: must be an object"},
+    {M(settings), "\"vocab\":{}", GLM_EFORMAT, "no token for the byte 0x0"},
+    {M(vocab_more), "\"ab\":\"256\"", GLM_EFORMAT, "/model/vocab: an id must be a whole number"},
+    {M(vocab_more), "\"ab\":[]", GLM_EFORMAT, "/model/vocab: an id must be a whole number"},
+    {M(vocab_more), "\"ab\":16777216", GLM_EFORMAT, "beyond the limit"},
+    {M(vocab_more), "\"ab\":255", GLM_EFORMAT, "id 255 is given to two tokens"},
+    {M(vocab_more), "\"ab\":256,\"ab\":257", GLM_EFORMAT, "tokens 256 and 257 are the same bytes"},
+    {M(vocab_more), "\"\":256", GLM_EFORMAT, "a token of 0 bytes"},
+    {M(vocab_more), "\"a b\":256", GLM_EFORMAT, "\"a b\" (id 256) is not in byte-level spelling"},
+    {M(vocab_more), "\"a\\u0144\":256", GLM_EFORMAT, "is not in byte-level spelling"},
+    {M(vocab_more), "\"\\u4e2d\":256", GLM_EFORMAT, "is not in byte-level spelling"},
+    {M(merges), NULL, GLM_EFORMAT, "/model/merges: missing"},
+    {M(merges), "{}", GLM_EFORMAT, "/model/merges: must be an array"},
+    {M(merges), "null", GLM_EFORMAT, "/model/merges: must be an array"},
+    {M(merges), "[7]", GLM_EFORMAT, "/model/merges: a merge must be"},
+    {M(merges), "[\"ab\"]", GLM_EFORMAT, "must be \"left right\""},
+    {M(merges), "[\"\"]", GLM_EFORMAT, "must be \"left right\""},
+    {M(merges), "[\" b\"]", GLM_EFORMAT, "merge 0 (\"\" and \"b\")"},
+    {M(merges), "[\"a \"]", GLM_EFORMAT, "merge 0"},
+    {M(merges), "[\"a b c\"]", GLM_EFORMAT, "merge 0"},
+    {M(merges), "[\"a b\",\"x y\"]", GLM_EFORMAT, "merge 1 (\"x\" and \"y\")"},
+    {M(merges), "[[\"a\"]]", GLM_EFORMAT, "two strings"},
+    {M(merges), "[[\"a\",7]]", GLM_EFORMAT, "two strings"},
+    {M(merges), "[[\"a\",\"b\",\"c\"]]", GLM_EFORMAT, "two strings"},
+    {M(merges), "[[[\"a\"],\"b\"]]", GLM_EFORMAT, "two strings"},
 };
 
 START_TEST(refusals_say_what_and_where)
@@ -241,7 +260,8 @@ START_TEST(refusals_say_what_and_where)
         int32_t status = open_small(&f, &t, &err);
         ck_assert_msg(status == r->code, "%zu: %d, %s", i / 2, status, err.message);
         ck_assert_int_eq(err.code, r->code);
-        ck_assert_msg(strstr(err.message, r->words) != NULL, "%zu: \"%s\" is not in: %s", i / 2, r->words, err.message);
+        ck_assert_msg(strstr(err.message, r->words) != NULL, "%zu: \"%s\" is not in: %s", i / 2,
+            r->words, err.message);
         ck_assert_str_eq(err.where, "dir/tokenizer.json");
         ck_assert_ptr_null(t);
         ck_assert_int_eq(open_small(&f, &t, NULL), r->code);
@@ -339,8 +359,9 @@ END_TEST
 
 START_TEST(foreign_documents_are_refused)
 {
-    static const char *const texts[] = { "", " ", "null", "[]", "{}", "7", "\"a\"", "{\"model\":7}", "{\"model\":[]}",
-        "{\"model\":{}}", "{\"added_tokens\":[{\"id\":1,\"content\":\"<\",\"lstrip\":false}]}", "{}{}" };
+    static const char *const texts[] = {"", " ", "null", "[]", "{}", "7", "\"a\"", "{\"model\":7}",
+        "{\"model\":[]}", "{\"model\":{}}",
+        "{\"added_tokens\":[{\"id\":1,\"content\":\"<\",\"lstrip\":false}]}", "{}{}"};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         struct tok *t;
         ck_assert_int_eq(open_text(&mem, texts[i], strlen(texts[i]), 0, &t, NULL), GLM_EFORMAT);
@@ -409,7 +430,7 @@ START_TEST(too_many_added_tokens)
 }
 END_TEST
 
-/* ---- GGUF ------------------------------------------------------------------------------------------------------------------- */
+/* ---- GGUF ------------------------------------------------------------------------------------ */
 
 /* A byte-level vocabulary without merges that apply, as small test models have. */
 struct toy {
@@ -425,7 +446,8 @@ static void toy_init(struct toy *y)
     memset(y, 0, sizeof *y);
     for (uint32_t c = 0; c < 256; c++) {
         bool plain = (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c != 0xAD);
-        y->tokens[c] = (struct vocab_text){ y->spelling[c], utf8_encode(plain ? c : 0x100 + other++, y->spelling[c]) };
+        y->tokens[c] = (struct vocab_text){
+            y->spelling[c], utf8_encode(plain ? c : 0x100 + other++, y->spelling[c])};
         y->types[c] = 1;
     }
     static const char *const more[] = { "ab", "<|user|>", "<think>", "[PAD1]", "[PAD1]", "abc" };
@@ -437,8 +459,15 @@ static void toy_init(struct toy *y)
     y->merges[0] = (struct vocab_text){ "x y", 3 };
     y->merges[1] = (struct vocab_text){ "a b", 3 };
     y->merges[2] = (struct vocab_text){ "ab c", 4 };
-    y->src = (struct vocab_source){ .kind = VOCAB_GGUF, .where = "m.gguf", .n_token = 262, .model = "gpt2",
-        .pre = "chatglm-bpe", .tokens = y->tokens, .types = y->types, .merges = y->merges, .n_merge = 3 };
+    y->src = (struct vocab_source){.kind = VOCAB_GGUF,
+        .where = "m.gguf",
+        .n_token = 262,
+        .model = "gpt2",
+        .pre = "chatglm-bpe",
+        .tokens = y->tokens,
+        .types = y->types,
+        .merges = y->merges,
+        .n_merge = 3};
 }
 
 START_TEST(gguf_opens)
@@ -481,9 +510,11 @@ static void check_gguf_refused(const struct toy *y, int32_t code, const char *wo
 START_TEST(gguf_refusals)
 {
     struct toy y;
-    toy_init(&y), y.src.model = "llama", check_gguf_refused(&y, GLM_ENOTSUP, "tokenizer.ggml.model: \"llama\"");
+    toy_init(&y), y.src.model = "llama",
+                  check_gguf_refused(&y, GLM_ENOTSUP, "tokenizer.ggml.model: \"llama\"");
     toy_init(&y), y.src.model = NULL, check_gguf_refused(&y, GLM_ENOTSUP, "tokenizer.ggml.model");
-    toy_init(&y), y.src.pre = "qwen2", check_gguf_refused(&y, GLM_ENOTSUP, "tokenizer.ggml.pre: \"qwen2\"");
+    toy_init(&y), y.src.pre = "qwen2",
+                  check_gguf_refused(&y, GLM_ENOTSUP, "tokenizer.ggml.pre: \"qwen2\"");
     toy_init(&y), y.src.pre = NULL, check_gguf_refused(&y, GLM_ENOTSUP, "tokenizer.ggml.pre");
     toy_init(&y), y.src.tokens = NULL, check_gguf_refused(&y, GLM_EFORMAT, "tokenizer.ggml.tokens");
     toy_init(&y), y.src.n_token = 0, check_gguf_refused(&y, GLM_EFORMAT, "tokenizer.ggml.tokens");
@@ -491,14 +522,18 @@ START_TEST(gguf_refusals)
     toy_init(&y), y.types[5] = 2, check_gguf_refused(&y, GLM_ENOTSUP, "token 5 has type 2");
     toy_init(&y), y.types[5] = 6, check_gguf_refused(&y, GLM_ENOTSUP, "token 5 has type 6");
     toy_init(&y), y.types[5] = 5, check_gguf_refused(&y, GLM_EFORMAT, "no token for the byte 0x5");
-    toy_init(&y), y.types[259] = 1, y.tokens[259].size = 0, check_gguf_refused(&y, GLM_EFORMAT, "a token of 0 bytes");
-    toy_init(&y), y.types[259] = 1, y.types[260] = 1, check_gguf_refused(&y, GLM_EFORMAT, "259 and 260 are the same");
-    toy_init(&y), y.merges[2].size = 2, check_gguf_refused(&y, GLM_EFORMAT, "entry 2 is not \"left right\"");
-    toy_init(&y), y.merges[1].size = 0, check_gguf_refused(&y, GLM_EFORMAT, "entry 1 is not \"left right\"");
+    toy_init(&y), y.types[259] = 1, y.tokens[259].size = 0,
+                  check_gguf_refused(&y, GLM_EFORMAT, "a token of 0 bytes");
+    toy_init(&y), y.types[259] = 1, y.types[260] = 1,
+                  check_gguf_refused(&y, GLM_EFORMAT, "259 and 260 are the same");
+    toy_init(&y), y.merges[2].size = 2,
+                  check_gguf_refused(&y, GLM_EFORMAT, "entry 2 is not \"left right\"");
+    toy_init(&y), y.merges[1].size = 0,
+                  check_gguf_refused(&y, GLM_EFORMAT, "entry 1 is not \"left right\"");
 }
 END_TEST
 
-/* ---- memory and stack ----------------------------------------------------------------------------------------------------------- */
+/* ---- memory and stack ------------------------------------------------------------------------ */
 
 static void check_failing(const struct vocab_source *src)
 {
@@ -512,7 +547,8 @@ static void check_failing(const struct vocab_source *src)
         mem_init(&m, &hook);
         int32_t status = tok_open(&m, src, 0, &t, &err);
         bool hit = failing_hit(&f);
-        ck_assert_msg(status == (hit ? GLM_ENOMEM : GLM_OK), "allocation %llu: %s", (unsigned long long)k, err.message);
+        ck_assert_msg(status == (hit ? GLM_ENOMEM : GLM_OK), "allocation %llu: %s",
+            (unsigned long long)k, err.message);
         ck_assert((t != NULL) == !hit);
         tok_close(t);
         ck_assert_uint_eq(f.bytes, 0);

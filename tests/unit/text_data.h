@@ -1,4 +1,5 @@
-/* text_data.h: what the tests of lib/text share: files of JSON lines, and an allocator that fails on request. */
+/* text_data.h: what the tests of lib/text share: files of JSON lines, and an allocator that fails
+ * on request. */
 #ifndef GLM_TEST_TEXT_DATA_H
 #define GLM_TEST_TEXT_DATA_H
 
@@ -43,10 +44,11 @@ static inline char *data_line(char **at)
 
 static inline struct json_doc data_json(struct mem *m, const char *text, size_t size)
 {
-    struct json_doc doc = { 0 };
+    struct json_doc doc = {0};
     glm_error err = GLM_ERROR_INIT;
     int32_t rc = json_parse(m, text, size, 0, "test", &doc, &err);
-    ck_assert_msg(rc == 0, "%s at %llu in %.200s", err.message, (unsigned long long)err.offset, text);
+    ck_assert_msg(
+        rc == 0, "%s at %llu in %.200s", err.message, (unsigned long long)err.offset, text);
     return doc;
 }
 
@@ -80,9 +82,9 @@ static inline void faulty_release(void *user, void *p, size_t size, size_t align
 
 static inline void faulty_init(struct faulty *f, struct mem *m, uint64_t fail_at, bool for_good)
 {
-    *f = (struct faulty){ .fail_at = fail_at, .for_good = for_good };
-    f->hook = (glm_allocator){ .struct_size = sizeof f->hook, .user = f, .alloc = faulty_alloc,
-        .release = faulty_release };
+    *f = (struct faulty){.fail_at = fail_at, .for_good = for_good};
+    f->hook = (glm_allocator){
+        .struct_size = sizeof f->hook, .user = f, .alloc = faulty_alloc, .release = faulty_release};
     mem_init(m, &f->hook);
 }
 
@@ -105,7 +107,8 @@ static inline struct tok *data_tok(struct mem *m, char **json)
     *json = malloc((size_t)room);
     ck_assert_uint_eq(ZSTD_decompress(*json, (size_t)room, packed, size), room);
     free(packed);
-    struct vocab_source src = { .kind = VOCAB_JSON, .where = "tokenizer.json", .json = *json, .json_size = (size_t)room };
+    struct vocab_source src = {
+        .kind = VOCAB_JSON, .where = "tokenizer.json", .json = *json, .json_size = (size_t)room};
     struct tok *t = NULL;
     glm_error err = GLM_ERROR_INIT;
     int32_t rc = tok_open(m, &src, 0, &t, &err);

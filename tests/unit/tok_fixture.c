@@ -10,7 +10,7 @@ struct tok *fixture_open(struct mem *m, const char *name)
 {
     size_t size;
     char *text = test_load(name, &size);
-    struct vocab_source src = { .kind = VOCAB_JSON, .where = name, .json = text, .json_size = size };
+    struct vocab_source src = {.kind = VOCAB_JSON, .where = name, .json = text, .json_size = size};
     struct tok *t;
     glm_error err = GLM_ERROR_INIT;
     int32_t status = tok_open(m, &src, 0, &t, &err);
@@ -19,9 +19,10 @@ struct tok *fixture_open(struct mem *m, const char *name)
     return t;
 }
 
-/* ---- GGUF arrays -------------------------------------------------------------------------------------------------------- */
+/* ---- GGUF arrays ----------------------------------------------------------------------------- */
 
-static void set_token(struct fixture_gguf *g, const struct json *id, const struct json *text, int32_t type)
+static void set_token(
+    struct fixture_gguf *g, const struct json *id, const struct json *text, int32_t type)
 {
     uint64_t i;
     ck_assert(json_u64(id, &i) && i < g->src.n_token);
@@ -60,8 +61,13 @@ void fixture_gguf_init(struct fixture_gguf *g, struct mem *m, const char *name, 
     ck_assert_int_eq(json_parse(m, g->text, size, 0, name, &g->doc, NULL), 0);
     g->tokens = calloc(n_token, sizeof *g->tokens);
     g->types = calloc(n_token, sizeof *g->types);
-    g->src = (struct vocab_source){ .kind = VOCAB_GGUF, .where = "model.gguf", .n_token = n_token, .model = "gpt2",
-        .pre = "glm4", .types = g->types, .tokens = g->tokens };
+    g->src = (struct vocab_source){.kind = VOCAB_GGUF,
+        .where = "model.gguf",
+        .n_token = n_token,
+        .model = "gpt2",
+        .pre = "glm4",
+        .types = g->types,
+        .tokens = g->tokens};
     for (uint32_t i = 0; i < n_token; i++) {
         g->tokens[i] = (struct vocab_text){ "[PAD]", 5 };
         g->types[i] = 5;
@@ -71,7 +77,8 @@ void fixture_gguf_init(struct fixture_gguf *g, struct mem *m, const char *name, 
         set_token(g, v + 1, v, 1);
     const struct json *added = json_get(g->doc.root, "added_tokens");
     for (const struct json *v = json_first(added); v; v = json_next(added, v))
-        set_token(g, json_get(v, "id"), json_get(v, "content"), json_get(v, "special")->type == JSON_TRUE ? 3 : 4);
+        set_token(g, json_get(v, "id"), json_get(v, "content"),
+            json_get(v, "special")->type == JSON_TRUE ? 3 : 4);
     buf_init(&g->joined, m);
     set_merges(g, json_get(model, "merges"));
     ck_assert(!g->joined.failed);
@@ -88,25 +95,31 @@ void fixture_gguf_free(struct fixture_gguf *g)
     free(g->merges);
 }
 
-/* ---- the tiny tokenizer ---------------------------------------------------------------------------------------------------- */
+/* ---- the tiny tokenizer ---------------------------------------------------------------------- */
 
-#define PATTERN \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+" \
+#define PATTERN                                                                                    \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "         \
+    "?[^\\\\s\\\\p{L}\\\\p{N}]+"                                                                   \
     "[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-#define FLAGS "\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true"
+#define FLAGS                                                                                      \
+    "\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":"    \
+    "true"
 
 void fixture_small_init(struct fixture_small *f)
 {
     *f = (struct fixture_small){
-        .added = "[{\"id\":300,\"content\":\"<x>\"," FLAGS "},{\"id\":301,\"content\":\"<xy>\"," FLAGS "}]",
+        .added = "[{\"id\":300,\"content\":\"<x>\"," FLAGS
+                 "},{\"id\":301,\"content\":\"<xy>\"," FLAGS "}]",
         .normalizer = "null",
-        .pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" PATTERN
-                         "\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\","
-                         "\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false}]}",
+        .pre_tokenizer =
+            "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":"
+            "\"" PATTERN "\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\","
+            "\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false}]}",
         .post_processor = "null",
         .decoder = "{\"type\":\"ByteLevel\"}",
         .type = "\"BPE\"",
-        .settings = "\"dropout\":null,\"unk_token\":null,\"byte_fallback\":false,\"ignore_merges\":true",
+        .settings =
+            "\"dropout\":null,\"unk_token\":null,\"byte_fallback\":false,\"ignore_merges\":true",
         .vocab_more = "\"ab\":256,\"abc\":257,\"bc\":258",
         .merges = "[[\"a\",\"b\"],[\"b\",\"c\"],[\"ab\",\"c\"]]",
         .skip_byte = -1,

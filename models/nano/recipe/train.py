@@ -8,6 +8,8 @@ with the same command.
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -281,7 +283,9 @@ def main() -> None:
         run(0, a)
         return
     (a.out / "meet").unlink(missing_ok=True)
-    torch.multiprocessing.spawn(run, (a,), nprocs=a.processes)
+    # Ending this process must end the workers: they are daemons, which a normal exit takes along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    torch.multiprocessing.spawn(run, (a,), nprocs=a.processes, daemon=True)
 
 
 if __name__ == "__main__":
