@@ -1,6 +1,7 @@
-/* synth_fill.c: random numbers straight in a weight format, so that nothing needs a quantizer. A block's bits come from a
- * counter generator keyed by (seed, tensor name), so a tensor is the same in every file that holds it, however it is cut
- * into chunks. Only the scales are chosen: such that the decoded numbers have the standard deviation asked for.
+/* synth_fill.c: random numbers straight in a weight format, so that nothing needs a quantizer. A
+ * block's bits come from a counter generator keyed by (seed, tensor name), so a tensor is the same
+ * in every file that holds it, however it is cut into chunks. Only the scales are chosen: such that
+ * the decoded numbers have the standard deviation asked for.
  */
 #include "synth.h"
 
@@ -13,7 +14,10 @@ static uint64_t mix(uint64_t x) /* splitmix64's finalizer */
     return x ^ x >> 31;
 }
 
-static uint64_t word(uint64_t key, uint64_t i) { return mix(key + (i + 1) * 0x9e3779b97f4a7c15u); }
+static uint64_t word(uint64_t key, uint64_t i)
+{
+    return mix(key + (i + 1) * 0x9e3779b97f4a7c15u);
+}
 
 uint64_t synth_key(uint64_t seed, const char *name)
 {
@@ -23,11 +27,12 @@ uint64_t synth_key(uint64_t seed, const char *name)
     return key;
 }
 
-/* ---- units --------------------------------------------------------------------------------------------------------- */
+/* ---- units ----------------------------------------------------------------------------------- */
 
 static bool is_plain(uint32_t format)
 {
-    return format == W_F32 || format == W_F16 || format == W_BF16 || format == W_F8 || format == W_I4_PACKED;
+    return format == W_F32 || format == W_F16 || format == W_BF16 || format == W_F8 ||
+           format == W_I4_PACKED;
 }
 
 struct synth_unit synth_units(const struct synth_tensor *t)
@@ -37,15 +42,15 @@ struct synth_unit synth_units(const struct synth_tensor *t)
     for (uint32_t i = 0; i < t->n_dim; i++)
         n *= t->dim[i];
     if (t->format == SYNTH_SHAPE)
-        return (struct synth_unit){ 1, 16 };
+        return (struct synth_unit){1, 16};
     if (t->format == W_I4_PACKED) /* n counts 32-bit words here */
-        return (struct synth_unit){ (n + 1) / 2, 8 };
+        return (struct synth_unit){(n + 1) / 2, 8};
     if (is_plain(t->format))
-        return (struct synth_unit){ (n + 7) / 8, 8u * b.bytes };
-    return (struct synth_unit){ n / b.n, b.bytes };
+        return (struct synth_unit){(n + 7) / 8, 8u * b.bytes};
+    return (struct synth_unit){n / b.n, b.bytes};
 }
 
-/* ---- plain formats --------------------------------------------------------------------------------------------------- */
+/* ---- plain formats --------------------------------------------------------------------------- */
 
 static float uniform(const struct synth_tensor *t, float u, uint64_t sign) /* u in [-1, 1) */
 {
@@ -57,8 +62,8 @@ static void fill_f32(const struct synth_tensor *t, uint64_t key, uint64_t unit, 
 {
     for (uint32_t i = 0; i < 4; i++) {
         uint64_t r = word(key, unit * 4 + i);
-        float v[2] = { uniform(t, (float)(int32_t)(uint32_t)r * 0x1p-31f, r),
-            uniform(t, (float)(int32_t)(uint32_t)(r >> 32) * 0x1p-31f, r >> 32) };
+        float v[2] = {uniform(t, (float)(int32_t)(uint32_t)r * 0x1p-31f, r),
+            uniform(t, (float)(int32_t)(uint32_t)(r >> 32) * 0x1p-31f, r >> 32)};
         memcpy(to + 8 * i, v, 8);
     }
 }
@@ -85,17 +90,19 @@ static void fill_f8(uint64_t key, uint64_t unit, uint8_t *to)
     }
 }
 
-/* ---- blocks ---------------------------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
-/* The scales a block may get: the wanted one times 0.75 to 1.25, of either sign, so that the formats whose numbers are
- * not centred (-8 to 7) have no mean. m: the offset that centres an unsigned format. */
+/* The scales a block may get: the wanted one times 0.75 to 1.25, of either sign, so that the
+ * formats whose numbers are not centred (-8 to 7) have no mean. m: the offset that centres an
+ * unsigned format. */
 struct scales {
     uint16_t d[64], m[64];
-    uint8_t exponent;      /* MXFP4 */
-    uint32_t threshold;    /* and of 256, how often the next one */
+    uint8_t exponent;   /* MXFP4 */
+    uint32_t threshold; /* and of 256, how often the next one */
 };
 
-/* Standard deviation of a block's numbers before its scale; offset: what the minimum is multiplied by, in scales. */
+/* Standard deviation of a block's numbers before its scale; offset: what the minimum is multiplied
+ * by, in scales. */
 static float unit_std(uint32_t format, float *offset)
 {
     *offset = 0;
@@ -137,7 +144,8 @@ static void put_u16(uint8_t *to, uint16_t v)
     to[1] = (uint8_t)(v >> 8);
 }
 
-/* Q4_K and Q5_K: eight 6-bit scales, here 32 to 63, with the minimum of a group equal to its scale. */
+/* Q4_K and Q5_K: eight 6-bit scales, here 32 to 63, with the minimum of a group equal to its scale.
+ */
 static void put_k_scales(uint8_t s[12], uint64_t r)
 {
     for (uint32_t g = 0; g < 4; g++, r >>= 10) {
@@ -153,37 +161,32 @@ static void put_scales(uint32_t format, const struct scales *s, uint64_t r, uint
     uint32_t i = r & 63u;
     r >>= 6;
     switch (format) {
-    case W_Q8_0: case W_Q4_0: case W_Q5_0: case W_IQ4_NL: case W_IQ4_XS:
-        put_u16(b, s->d[i]);
-        break;
-    case W_Q4_1: case W_Q5_1:
-        put_u16(b, s->d[i]), put_u16(b + 2, s->m[i]);
-        break;
+    case W_Q8_0:
+    case W_Q4_0:
+    case W_Q5_0:
+    case W_IQ4_NL:
+    case W_IQ4_XS: put_u16(b, s->d[i]); break;
+    case W_Q4_1:
+    case W_Q5_1: put_u16(b, s->d[i]), put_u16(b + 2, s->m[i]); break;
     case W_Q2_K:
         for (uint32_t g = 0; g < 16; g++, r >>= 3)
             b[g] = (uint8_t)((8u | (r & 7u)) * 17u);
         put_u16(b + 80, s->d[i]), put_u16(b + 82, s->m[i]);
         break;
-    case W_Q3_K:
-        put_u16(b + 108, s->d[i]);
-        break;
-    case W_Q4_K: case W_Q5_K:
+    case W_Q3_K: put_u16(b + 108, s->d[i]); break;
+    case W_Q4_K:
+    case W_Q5_K:
         put_u16(b, s->d[i]), put_u16(b + 2, s->m[i]);
         put_k_scales(b + 4, r);
         break;
-    case W_Q6_K:
-        put_u16(b + 208, s->d[i]);
-        break;
-    case W_MXFP4:
-        b[0] = (uint8_t)(s->exponent + ((r & 255u) < s->threshold));
-        break;
-    default:
-        break;
+    case W_Q6_K: put_u16(b + 208, s->d[i]); break;
+    case W_MXFP4: b[0] = (uint8_t)(s->exponent + ((r & 255u) < s->threshold)); break;
+    default: break;
     }
 }
 
-static void fill_blocks(const struct synth_tensor *t, uint32_t bytes, uint64_t key, uint64_t first, uint64_t count,
-    uint8_t *to)
+static void fill_blocks(const struct synth_tensor *t, uint32_t bytes, uint64_t key, uint64_t first,
+    uint64_t count, uint8_t *to)
 {
     struct scales s;
     uint32_t n_word = bytes / 8, rest = bytes % 8;
@@ -200,7 +203,8 @@ static void fill_blocks(const struct synth_tensor *t, uint32_t bytes, uint64_t k
     }
 }
 
-size_t synth_fill(const struct synth_tensor *t, uint64_t key, uint64_t first, uint64_t count, uint8_t *to)
+size_t synth_fill(
+    const struct synth_tensor *t, uint64_t key, uint64_t first, uint64_t count, uint8_t *to)
 {
     struct synth_unit unit = synth_units(t);
     uint64_t bytes = count * unit.bytes, left = t->bytes - first * unit.bytes;

@@ -1,5 +1,6 @@
-/* synth_gguf.c: writes the GGUF file or its splits: keys, vocabulary, tensor table, random data. The keys are those that
- * llama.cpp's converter writes for the architecture, so that llama.cpp opens the file too.
+/* synth_gguf.c: writes the GGUF file or its splits: keys, vocabulary, tensor table, random data.
+ * The keys are those that llama.cpp's converter writes for the architecture, so that llama.cpp
+ * opens the file too.
  */
 #include "synth.h"
 
@@ -11,7 +12,7 @@
 #define ALIGN 32u
 #define ARCH "glm4moe."
 
-/* ---- keys ------------------------------------------------------------------------------------------------------------ */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
 struct keys {
     struct buf b;
@@ -73,24 +74,24 @@ static void put_shape(struct keys *k, const struct synth *s)
         const char *key;
         uint32_t v;
     } numbers[] = {
-        { ARCH "block_count", hp->n_layer + hp->n_nextn },
-        { ARCH "context_length", hp->n_ctx_train },
-        { ARCH "embedding_length", hp->d_model },
-        { ARCH "feed_forward_length", hp->d_ff },
-        { ARCH "attention.head_count", hp->n_head },
-        { ARCH "attention.head_count_kv", hp->n_head_kv },
-        { ARCH "attention.key_length", hp->d_head },
-        { ARCH "attention.value_length", hp->d_head },
-        { ARCH "rope.dimension_count", hp->n_rot },
-        { ARCH "expert_count", hp->n_expert },
-        { ARCH "expert_used_count", hp->n_expert_used },
-        { ARCH "expert_shared_count", hp->n_expert_shared },
-        { ARCH "expert_feed_forward_length", hp->d_ff_exp },
-        { ARCH "expert_group_count", hp->n_group },
-        { ARCH "expert_group_used_count", hp->n_group_used },
-        { ARCH "leading_dense_block_count", hp->n_layer_dense },
-        { ARCH "expert_gating_func", 2 },
-        { ARCH "nextn_predict_layers", hp->n_nextn },
+        {ARCH "block_count", hp->n_layer + hp->n_nextn},
+        {ARCH "context_length", hp->n_ctx_train},
+        {ARCH "embedding_length", hp->d_model},
+        {ARCH "feed_forward_length", hp->d_ff},
+        {ARCH "attention.head_count", hp->n_head},
+        {ARCH "attention.head_count_kv", hp->n_head_kv},
+        {ARCH "attention.key_length", hp->d_head},
+        {ARCH "attention.value_length", hp->d_head},
+        {ARCH "rope.dimension_count", hp->n_rot},
+        {ARCH "expert_count", hp->n_expert},
+        {ARCH "expert_used_count", hp->n_expert_used},
+        {ARCH "expert_shared_count", hp->n_expert_shared},
+        {ARCH "expert_feed_forward_length", hp->d_ff_exp},
+        {ARCH "expert_group_count", hp->n_group},
+        {ARCH "expert_group_used_count", hp->n_group_used},
+        {ARCH "leading_dense_block_count", hp->n_layer_dense},
+        {ARCH "expert_gating_func", 2},
+        {ARCH "nextn_predict_layers", hp->n_nextn},
     };
     key_text(k, "general.architecture", "glm4moe", 7);
     key_text(k, "general.type", "model", 5);
@@ -108,8 +109,8 @@ static void put_shape(struct keys *k, const struct synth *s)
 
 static void put_vocab(struct keys *k, const struct synth *s, const struct synth_vocab *v)
 {
-    static const char *const eos[] = { "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-        "tokenizer.ggml.eom_token_id" };
+    static const char *const eos[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+        "tokenizer.ggml.eom_token_id"};
     key_text(k, "tokenizer.ggml.model", "gpt2", 4);
     key_text(k, "tokenizer.ggml.pre", "glm4", 4);
     key_texts(k, "tokenizer.ggml.tokens", v->tokens, v->n_token);
@@ -136,13 +137,26 @@ static void put_split(struct keys *k, uint32_t i, uint32_t n, size_t n_tensor)
     put(&k->b, n_tensor, 4);
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static uint32_t type_id(uint32_t format)
 {
-    static const uint8_t ids[W_FORMAT_COUNT] = { [W_F32] = 0, [W_F16] = 1, [W_BF16] = 30, [W_Q8_0] = 8, [W_Q4_0] = 2,
-        [W_Q4_1] = 3, [W_Q5_0] = 6, [W_Q5_1] = 7, [W_IQ4_NL] = 20, [W_MXFP4] = 39, [W_Q2_K] = 10, [W_Q3_K] = 11,
-        [W_Q4_K] = 12, [W_Q5_K] = 13, [W_Q6_K] = 14, [W_IQ4_XS] = 23 };
+    static const uint8_t ids[W_FORMAT_COUNT] = {[W_F32] = 0,
+        [W_F16] = 1,
+        [W_BF16] = 30,
+        [W_Q8_0] = 8,
+        [W_Q4_0] = 2,
+        [W_Q4_1] = 3,
+        [W_Q5_0] = 6,
+        [W_Q5_1] = 7,
+        [W_IQ4_NL] = 20,
+        [W_MXFP4] = 39,
+        [W_Q2_K] = 10,
+        [W_Q3_K] = 11,
+        [W_Q4_K] = 12,
+        [W_Q5_K] = 13,
+        [W_Q6_K] = 14,
+        [W_IQ4_XS] = 23};
     return ids[format];
 }
 
@@ -157,7 +171,8 @@ static void put_tensor(struct buf *b, const struct synth_tensor *t)
 }
 
 /* A file's head: header, keys, tensor table of the tensors from `first` on that lie in it. */
-static void put_head(struct buf *head, const struct keys *k, const struct synth_plan *plan, size_t first, size_t n)
+static void put_head(
+    struct buf *head, const struct keys *k, const struct synth_plan *plan, size_t first, size_t n)
 {
     buf_put(head, "GGUF", 4);
     put(head, 3, 4);
@@ -168,14 +183,15 @@ static void put_head(struct buf *head, const struct keys *k, const struct synth_
         put_tensor(head, &plan->tensors[i]);
 }
 
-static int32_t write_one(const char *path, const struct keys *k, struct mem *m, const struct synth_plan *plan,
-    size_t first, size_t n, struct synth_out *o, glm_error *err)
+static int32_t write_one(const char *path, const struct keys *k, struct mem *m,
+    const struct synth_plan *plan, size_t first, size_t n, struct synth_out *o, glm_error *err)
 {
-    struct synth_file f = { .fd = -1 };
+    struct synth_file f = {.fd = -1};
     struct buf head;
     buf_init(&head, m);
     put_head(&head, k, plan, first, n);
-    int32_t status = head.failed || k->b.failed ? err_nomem(err, "the metadata") : synth_file_open(&f, path, err);
+    int32_t status = head.failed || k->b.failed ? err_nomem(err, "the metadata")
+                                                : synth_file_open(&f, path, err);
     status = status ? status : synth_file_write(&f, head.data, head.size, err);
     for (size_t i = first; i < first + n && status == GLM_OK; i++) {
         status = synth_file_pad(&f, ALIGN, err);
@@ -197,9 +213,10 @@ static void split_path(const char *out, uint32_t i, uint32_t n, char *path, size
     snprintf(path, size, "%.*s-%05u-of-%05u.gguf", (int)stem, out, i + 1, n);
 }
 
-int32_t synth_write_gguf(struct synth *s, struct mem *m, struct synth_plan *plan, struct synth_out *o, glm_error *err)
+int32_t synth_write_gguf(
+    struct synth *s, struct mem *m, struct synth_plan *plan, struct synth_out *o, glm_error *err)
 {
-    struct synth_vocab v = { 0 };
+    struct synth_vocab v = {0};
     int32_t status = synth_vocab_make(s, m, &plan->arena, &v, err);
     synth_plan_split(s, plan, ALIGN);
     uint32_t n_file = plan->tensors[plan->n - 1].file + 1;
@@ -208,7 +225,7 @@ int32_t synth_write_gguf(struct synth *s, struct mem *m, struct synth_plan *plan
     if (path == NULL && status == GLM_OK)
         status = err_nomem(err, "a path");
     for (uint32_t i = 0; i < n_file && status == GLM_OK; i++) {
-        struct keys k = { .n = 0 };
+        struct keys k = {.n = 0};
         size_t n = 0;
         while (first + n < plan->n && plan->tensors[first + n].file == i)
             n++;

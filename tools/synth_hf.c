@@ -1,5 +1,6 @@
-/* synth_hf.c: writes the Hugging Face folder: config.json, safetensors (with an index where there are several), generation
- * defaults and the tokenizer. The folder is made under a temporary name and renamed when everything is in it.
+/* synth_hf.c: writes the Hugging Face folder: config.json, safetensors (with an index where there
+ * are several), generation defaults and the tokenizer. The folder is made under a temporary name
+ * and renamed when everything is in it.
  */
 #include "synth.h"
 
@@ -13,10 +14,11 @@
 
 #define TOKENIZER_MAX (256ull << 20)
 
-static int32_t write_text(const char *dir, const char *name, const char *text, size_t size, glm_error *err)
+static int32_t write_text(
+    const char *dir, const char *name, const char *text, size_t size, glm_error *err)
 {
     char path[4096];
-    struct synth_file f = { .fd = -1 };
+    struct synth_file f = {.fd = -1};
     snprintf(path, sizeof path, "%s/%s", dir, name);
     int32_t status = synth_file_open(&f, path, err);
     status = status ? status : synth_file_write(&f, text, size, err);
@@ -25,7 +27,7 @@ static int32_t write_text(const char *dir, const char *name, const char *text, s
     return status;
 }
 
-/* ---- config.json ------------------------------------------------------------------------------------------------------ */
+/* ---- config.json ----------------------------------------------------------------------------- */
 
 static void put_number(struct buf *b, const char *key, uint64_t v)
 {
@@ -80,25 +82,35 @@ static void put_quantization(struct buf *b, const struct synth *s, const struct 
     }
     if (strcasecmp(s->type, "fp8") != 0 && strcasecmp(s->type, "int4") != 0)
         return;
-    for (size_t i = 1; i < plan->n && group == 0; i++) /* a packed matrix and its scales are neighbours */
+    for (size_t i = 1; i < plan->n && group == 0;
+         i++) /* a packed matrix and its scales are neighbours */
         if (plan->tensors[i - 1].format == W_I4_PACKED)
             group = plan->tensors[i - 1].dim[1] * 8 / plan->tensors[i].dim[1];
-    buf_str(b, ",\n \"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"");
+    buf_str(b,
+        ",\n \"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"");
     buf_str(b, group ? "pack-quantized" : "float-quantized");
-    buf_str(b, "\", \"quantization_status\": \"compressed\", \"kv_cache_scheme\": null,\n  \"config_groups\": {\"group_0\": "
-               "{\"targets\": [\"Linear\"], \"output_activations\": null,\n   \"weights\": {\"num_bits\": ");
-    buf_str(b, group ? "4, \"type\": \"int\", \"strategy\": \"group\", \"group_size\": " : "8, \"type\": \"float\", "
-               "\"strategy\": \"channel\", \"group_size\": null");
+    buf_str(b, "\", \"quantization_status\": \"compressed\", \"kv_cache_scheme\": null,\n  "
+               "\"config_groups\": {\"group_0\": "
+               "{\"targets\": [\"Linear\"], \"output_activations\": null,\n   \"weights\": "
+               "{\"num_bits\": ");
+    buf_str(b, group ? "4, \"type\": \"int\", \"strategy\": \"group\", \"group_size\": "
+                     : "8, \"type\": \"float\", "
+                       "\"strategy\": \"channel\", \"group_size\": null");
     if (group)
         buf_u64(b, group);
-    buf_str(b, ", \"symmetric\": true, \"dynamic\": false, \"actorder\": null, \"observer\": \"minmax\"},\n   "
+    buf_str(b, ", \"symmetric\": true, \"dynamic\": false, \"actorder\": null, \"observer\": "
+               "\"minmax\"},\n   "
                "\"input_activations\": ");
-    buf_str(b, group ? "null" : "{\"num_bits\": 8, \"type\": \"float\", \"strategy\": \"token\", \"symmetric\": true, "
-               "\"dynamic\": true}");
+    buf_str(b, group ? "null"
+                     : "{\"num_bits\": 8, \"type\": \"float\", \"strategy\": \"token\", "
+                       "\"symmetric\": true, "
+                       "\"dynamic\": true}");
     buf_str(b, "}},\n  \"ignore\": [\"lm_head\", \"model.embed_tokens\"");
     for (size_t i = 0; i < plan->n; i++) {
         const char *name = plan->tensors[i].name, *end = strstr(name, ".mlp.gate.weight");
-        end = end ? end + 9 : strstr(name, ".eh_proj.weight") ? strstr(name, ".eh_proj.weight") + 8 : NULL;
+        end = end                               ? end + 9
+              : strstr(name, ".eh_proj.weight") ? strstr(name, ".eh_proj.weight") + 8
+                                                : NULL;
         if (end == NULL)
             continue;
         buf_str(b, ", \"");
@@ -108,16 +120,19 @@ static void put_quantization(struct buf *b, const struct synth *s, const struct 
     buf_str(b, "]}");
 }
 
-static int32_t write_config(const struct synth *s, struct mem *m, const struct synth_plan *plan, const char *dir,
-    glm_error *err)
+static int32_t write_config(const struct synth *s, struct mem *m, const struct synth_plan *plan,
+    const char *dir, glm_error *err)
 {
     const struct hparams *hp = &s->hp;
     struct buf b;
     buf_init(&b, m);
-    buf_str(&b, "{\n \"architectures\": [\"Glm4MoeForCausalLM\"],\n \"model_type\": \"glm4_moe\",\n"
-                " \"hidden_act\": \"silu\",\n \"attention_dropout\": 0.0,\n \"initializer_range\": 0.02,\n"
-                " \"rope_scaling\": null,\n \"torch_dtype\": \"");
-    buf_str(&b, strcasecmp(s->type, "f32") == 0 ? "float32" : strcasecmp(s->type, "f16") == 0 ? "float16" : "bfloat16");
+    buf_str(&b,
+        "{\n \"architectures\": [\"Glm4MoeForCausalLM\"],\n \"model_type\": \"glm4_moe\",\n"
+        " \"hidden_act\": \"silu\",\n \"attention_dropout\": 0.0,\n \"initializer_range\": 0.02,\n"
+        " \"rope_scaling\": null,\n \"torch_dtype\": \"");
+    buf_str(&b, strcasecmp(s->type, "f32") == 0   ? "float32"
+                : strcasecmp(s->type, "f16") == 0 ? "float16"
+                                                  : "bfloat16");
     buf_str(&b, "\",\n");
     put_number(&b, "vocab_size", hp->n_vocab);
     put_number(&b, "hidden_size", hp->d_model);
@@ -147,19 +162,20 @@ static int32_t write_config(const struct synth *s, struct mem *m, const struct s
     put_eos(&b, s);
     put_quantization(&b, s, plan);
     buf_str(&b, "\n}\n");
-    int32_t status = b.failed ? err_nomem(err, "config.json") : write_text(dir, "config.json", b.data, b.size, err);
+    int32_t status = b.failed ? err_nomem(err, "config.json")
+                              : write_text(dir, "config.json", b.data, b.size, err);
     buf_clear(&b);
     buf_str(&b, "{\n");
     put_eos(&b, s);
     buf_str(&b, "\n}\n");
     if (status == GLM_OK)
         status = b.failed ? err_nomem(err, "generation_config.json")
-            : write_text(dir, "generation_config.json", b.data, b.size, err);
+                          : write_text(dir, "generation_config.json", b.data, b.size, err);
     buf_free(&b);
     return status;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 static const char *dtype(uint32_t format)
 {
@@ -176,7 +192,8 @@ static const char *dtype(uint32_t format)
 static void put_entry(struct buf *b, const struct synth_tensor *t)
 {
     bool shape = t->format == SYNTH_SHAPE;
-    buf_str(b, ", \""), buf_str(b, t->name), buf_str(b, "\": {\"dtype\": \""), buf_str(b, dtype(t->format));
+    buf_str(b, ", \""), buf_str(b, t->name), buf_str(b, "\": {\"dtype\": \""),
+        buf_str(b, dtype(t->format));
     buf_str(b, "\", \"shape\": [");
     for (uint32_t i = 0; i < (shape ? 1 : t->n_dim); i++) {
         buf_str(b, i ? ", " : "");
@@ -197,11 +214,11 @@ static void file_name(uint32_t i, uint32_t n, char name[64])
         snprintf(name, 64, "model-%05u-of-%05u.safetensors", i + 1, n);
 }
 
-static int32_t write_file(const char *dir, uint32_t i, uint32_t n_file, struct mem *m, const struct synth_plan *plan,
-    struct synth_out *o, glm_error *err)
+static int32_t write_file(const char *dir, uint32_t i, uint32_t n_file, struct mem *m,
+    const struct synth_plan *plan, struct synth_out *o, glm_error *err)
 {
     char path[4096], name[64], size[8];
-    struct synth_file f = { .fd = -1 };
+    struct synth_file f = {.fd = -1};
     struct buf head;
     buf_init(&head, m);
     buf_str(&head, "{\"__metadata__\": {\"format\": \"pt\"}");
@@ -227,8 +244,8 @@ static int32_t write_file(const char *dir, uint32_t i, uint32_t n_file, struct m
     return status;
 }
 
-static int32_t write_index(const char *dir, uint32_t n_file, struct mem *m, const struct synth_plan *plan,
-    const struct synth_out *o, glm_error *err)
+static int32_t write_index(const char *dir, uint32_t n_file, struct mem *m,
+    const struct synth_plan *plan, const struct synth_out *o, glm_error *err)
 {
     char name[64];
     struct buf b;
@@ -242,13 +259,15 @@ static int32_t write_index(const char *dir, uint32_t n_file, struct mem *m, cons
         buf_str(&b, "\": \""), buf_str(&b, name), buf_str(&b, "\"");
     }
     buf_str(&b, "}}\n");
-    int32_t status = b.failed ? err_nomem(err, "the index")
-        : write_text(dir, "model.safetensors.index.json", b.data, b.size, err);
+    int32_t status = b.failed
+                         ? err_nomem(err, "the index")
+                         : write_text(dir, "model.safetensors.index.json", b.data, b.size, err);
     buf_free(&b);
     return status;
 }
 
-static int32_t copy_file(const char *from, const char *dir, const char *name, struct mem *m, glm_error *err)
+static int32_t copy_file(
+    const char *from, const char *dir, const char *name, struct mem *m, glm_error *err)
 {
     struct fs fs;
     char *text = NULL;
@@ -260,10 +279,10 @@ static int32_t copy_file(const char *from, const char *dir, const char *name, st
     return status;
 }
 
-static int32_t write_all(struct synth *s, struct mem *m, struct synth_plan *plan, const char *dir, struct synth_out *o,
-    glm_error *err)
+static int32_t write_all(struct synth *s, struct mem *m, struct synth_plan *plan, const char *dir,
+    struct synth_out *o, glm_error *err)
 {
-    struct synth_vocab v = { 0 };
+    struct synth_vocab v = {0};
     int32_t status = GLM_OK;
     synth_plan_split(s, plan, 1);
     uint32_t n_file = plan->tensors[plan->n - 1].file + 1;
@@ -297,13 +316,15 @@ static void remove_folder(const char *dir)
     rmdir(dir);
 }
 
-int32_t synth_write_hf(struct synth *s, struct mem *m, struct synth_plan *plan, struct synth_out *o, glm_error *err)
+int32_t synth_write_hf(
+    struct synth *s, struct mem *m, struct synth_plan *plan, struct synth_out *o, glm_error *err)
 {
     char dir[4000];
     size_t n = strlen(s->out);
     while (n > 1 && s->out[n - 1] == '/')
         n--;
-    if (snprintf(dir, sizeof dir, "%.*s.tmp-%ld", (int)n, s->out, (long)getpid()) >= (int)sizeof dir)
+    if (snprintf(dir, sizeof dir, "%.*s.tmp-%ld", (int)n, s->out, (long)getpid()) >=
+        (int)sizeof dir)
         return err_set(err, GLM_EINVAL, 0, "-o", "the path is too long");
     if (mkdir(dir, 0777) != 0)
         return err_set(err, GLM_EIO, 0, s->out, "cannot be made: %s", strerror(errno));

@@ -1,5 +1,5 @@
-/* synth_out.c: files that appear under their name only when they are whole, filled chunk by chunk, with a progress line on
- * a terminal. A failed write removes what was begun.
+/* synth_out.c: files that appear under their name only when they are whole, filled chunk by chunk,
+ * with a progress line on a terminal. A failed write removes what was begun.
  */
 #include "synth.h"
 
@@ -24,10 +24,13 @@ int32_t synth_room(const char *path, uint64_t bytes, glm_error *err)
     int rc = statvfs(slash ? dir : ".", &v);
     int32_t status = GLM_OK;
     if (rc != 0)
-        status = err_set(err, GLM_EIO, 0, dir, "this folder cannot be written to: %s", strerror(errno));
+        status =
+            err_set(err, GLM_EIO, 0, dir, "this folder cannot be written to: %s", strerror(errno));
     else if ((uint64_t)v.f_bavail * v.f_frsize < bytes)
-        status = err_set(err, GLM_EIO, 0, path, "%llu MB are needed and %llu MB are free: choose another disk, fewer "
-            "--layers or a smaller --type", (unsigned long long)(bytes / 1000000),
+        status = err_set(err, GLM_EIO, 0, path,
+            "%llu MB are needed and %llu MB are free: choose another disk, fewer "
+            "--layers or a smaller --type",
+            (unsigned long long)(bytes / 1000000),
             (unsigned long long)((uint64_t)v.f_bavail * v.f_frsize / 1000000));
     free(dir);
     return status;
@@ -36,7 +39,7 @@ int32_t synth_room(const char *path, uint64_t bytes, glm_error *err)
 int32_t synth_file_open(struct synth_file *f, const char *path, glm_error *err)
 {
     size_t size = strlen(path) + 32;
-    *f = (struct synth_file){ .fd = -1, .path = strdup(path), .temp = malloc(size) };
+    *f = (struct synth_file){.fd = -1, .path = strdup(path), .temp = malloc(size)};
     if (f->path == NULL || f->temp == NULL)
         return err_nomem(err, "a path");
     snprintf(f->temp, size, "%s.tmp-%ld", path, (long)getpid());
@@ -54,7 +57,8 @@ int32_t synth_file_write(struct synth_file *f, const void *bytes, size_t size, g
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return err_set(err, GLM_EIO, f->size, f->path, "writing failed: %s", strerror(n < 0 ? errno : ENOSPC));
+            return err_set(err, GLM_EIO, f->size, f->path, "writing failed: %s",
+                strerror(n < 0 ? errno : ENOSPC));
         p += n, size -= (size_t)n, f->size += (uint64_t)n;
     }
     return GLM_OK;
@@ -67,7 +71,8 @@ int32_t synth_file_pad(struct synth_file *f, uint64_t align, glm_error *err)
     return n ? synth_file_write(f, zeros, (size_t)n, err) : GLM_OK; /* align is at most 64 */
 }
 
-int32_t synth_file_tensor(struct synth_file *f, struct synth_out *o, const struct synth_tensor *t, glm_error *err)
+int32_t synth_file_tensor(
+    struct synth_file *f, struct synth_out *o, const struct synth_tensor *t, glm_error *err)
 {
     struct synth_unit unit = synth_units(t);
     uint64_t key = synth_key(o->s->seed, t->name), step = (CHUNK - 64) / unit.bytes;
@@ -109,7 +114,7 @@ void synth_file_drop(struct synth_file *f)
         unlink(f->temp);
     free(f->temp);
     free(f->path);
-    *f = (struct synth_file){ .fd = -1 };
+    *f = (struct synth_file){.fd = -1};
 }
 
 void synth_progress(struct synth_out *o, bool last)
@@ -124,8 +129,9 @@ void synth_progress(struct synth_out *o, bool last)
         bar[i] = i < full ? '#' : '.';
     bar[30] = '\0';
     double seconds = (double)(now - o->started) * 1e-9 + 1e-9;
-    fprintf(stderr, "\r[%s] %3.0f %%  %.2f of %.2f GB  %.0f MB/s ", bar, o->total ? 100.0 * (double)o->done / (double)o->total
-        : 100.0, (double)o->done * 1e-9, (double)o->total * 1e-9, (double)o->done * 1e-6 / seconds);
+    fprintf(stderr, "\r[%s] %3.0f %%  %.2f of %.2f GB  %.0f MB/s ", bar,
+        o->total ? 100.0 * (double)o->done / (double)o->total : 100.0, (double)o->done * 1e-9,
+        (double)o->total * 1e-9, (double)o->done * 1e-6 / seconds);
     if (last)
         fputc('\n', stderr);
 }

@@ -1,5 +1,6 @@
-/* synth_vocab.c: the vocabulary of a GGUF file: a tokenizer.json turned into ggml's token, type and merge arrays, or a
- * byte-level toy (256 bytes, then control tokens) that llama.cpp opens too. Views live as long as the parsed document.
+/* synth_vocab.c: the vocabulary of a GGUF file: a tokenizer.json turned into ggml's token, type and
+ * merge arrays, or a byte-level toy (256 bytes, then control tokens) that llama.cpp opens too.
+ * Views live as long as the parsed document.
  */
 #include "synth.h"
 
@@ -17,7 +18,8 @@ static const char *print(struct arena *a, const char *fmt, uint32_t i)
 }
 
 /* Fills what no token has taken: unused ids, as converters name them. */
-static int32_t pad(struct synth_vocab *v, struct arena *a, size_t from, const char *fmt, int32_t type, glm_error *err)
+static int32_t pad(struct synth_vocab *v, struct arena *a, size_t from, const char *fmt,
+    int32_t type, glm_error *err)
 {
     for (size_t i = from; i < v->n_token; i++) {
         if (v->tokens[i].text != NULL)
@@ -25,13 +27,14 @@ static int32_t pad(struct synth_vocab *v, struct arena *a, size_t from, const ch
         const char *text = print(a, fmt, (uint32_t)i);
         if (text == NULL)
             return err_nomem(err, "the vocabulary");
-        v->tokens[i] = (struct vocab_text){ text, strlen(text) };
+        v->tokens[i] = (struct vocab_text){text, strlen(text)};
         v->types[i] = type;
     }
     return GLM_OK;
 }
 
-/* GPT-2's letters for bytes: printable Latin-1 stands for itself, the others follow from U+0100 on. */
+/* GPT-2's letters for bytes: printable Latin-1 stands for itself, the others follow from U+0100 on.
+ */
 static int32_t toy(struct synth_vocab *v, struct arena *a, glm_error *err)
 {
     uint32_t next = 256;
@@ -42,30 +45,32 @@ static int32_t toy(struct synth_vocab *v, struct arena *a, glm_error *err)
         const char *copy = arena_copy(a, text, n);
         if (copy == NULL)
             return err_nomem(err, "the vocabulary");
-        v->tokens[b] = (struct vocab_text){ copy, n };
+        v->tokens[b] = (struct vocab_text){copy, n};
         v->types[b] = TYPE_NORMAL;
     }
-    v->merges[0] = (struct vocab_text){ "a b", 3 }; /* llama.cpp refuses an empty list */
+    v->merges[0] = (struct vocab_text){"a b", 3}; /* llama.cpp refuses an empty list */
     v->n_merge = 1;
     return pad(v, a, 0, "<t%u>", TYPE_CONTROL, err);
 }
 
-static int32_t put_token(const struct synth *s, struct synth_vocab *v, const struct json *text, const struct json *id,
-    int32_t type, glm_error *err)
+static int32_t put_token(const struct synth *s, struct synth_vocab *v, const struct json *text,
+    const struct json *id, int32_t type, glm_error *err)
 {
     uint64_t i;
     if (text->type != JSON_STRING || !json_u64(id, &i))
-        return err_set(err, GLM_EFORMAT, text->offset, s->tokenizer, "a token or its id is of the wrong type");
+        return err_set(
+            err, GLM_EFORMAT, text->offset, s->tokenizer, "a token or its id is of the wrong type");
     if (i >= v->n_token)
         return err_set(err, GLM_EINVAL, text->offset, s->tokenizer,
-            "token id %llu does not fit a vocabulary of %zu: raise --vocab", (unsigned long long)i, v->n_token);
-    v->tokens[i] = (struct vocab_text){ text->text, text->size };
+            "token id %llu does not fit a vocabulary of %zu: raise --vocab", (unsigned long long)i,
+            v->n_token);
+    v->tokens[i] = (struct vocab_text){text->text, text->size};
     v->types[i] = type;
     return GLM_OK;
 }
 
-static int32_t read_tokens(const struct synth *s, struct synth_vocab *v, const struct json *vocab, const struct json *added,
-    glm_error *err)
+static int32_t read_tokens(const struct synth *s, struct synth_vocab *v, const struct json *vocab,
+    const struct json *added, glm_error *err)
 {
     int32_t status = GLM_OK;
     for (const struct json *t = json_first(vocab); t && status == GLM_OK; t = json_next(vocab, t))
@@ -74,7 +79,8 @@ static int32_t read_tokens(const struct synth *s, struct synth_vocab *v, const s
         const struct json *id = json_get(t, "id"), *text = json_get(t, "content");
         bool special = true;
         if (id == NULL || text == NULL)
-            return err_set(err, GLM_EFORMAT, t->offset, s->tokenizer, "an added token has no id or content");
+            return err_set(
+                err, GLM_EFORMAT, t->offset, s->tokenizer, "an added token has no id or content");
         if (json_get(t, "special") != NULL)
             json_bool(json_get(t, "special"), &special);
         status = put_token(s, v, text, id, special ? TYPE_CONTROL : TYPE_USER, err);
@@ -83,18 +89,19 @@ static int32_t read_tokens(const struct synth *s, struct synth_vocab *v, const s
 }
 
 /* Merges are "left right", or pairs of strings in newer files. */
-static int32_t read_merges(const struct synth *s, struct synth_vocab *v, struct arena *a, const struct json *merges,
-    glm_error *err)
+static int32_t read_merges(const struct synth *s, struct synth_vocab *v, struct arena *a,
+    const struct json *merges, glm_error *err)
 {
     for (const struct json *p = json_first(merges); p; p = json_next(merges, p)) {
         struct vocab_text *out = &v->merges[v->n_merge++];
         const struct json *left = json_first(p), *right = left ? json_next(p, left) : NULL;
         if (p->type == JSON_STRING) {
-            *out = (struct vocab_text){ p->text, p->size };
+            *out = (struct vocab_text){p->text, p->size};
             continue;
         }
         if (right == NULL || left->type != JSON_STRING || right->type != JSON_STRING)
-            return err_set(err, GLM_EFORMAT, p->offset, s->tokenizer, "a merge is not a pair of strings");
+            return err_set(
+                err, GLM_EFORMAT, p->offset, s->tokenizer, "a merge is not a pair of strings");
         size_t size = (size_t)left->size + 1 + right->size;
         char *text = arena_alloc(a, size, 1);
         if (text == NULL)
@@ -102,7 +109,7 @@ static int32_t read_merges(const struct synth *s, struct synth_vocab *v, struct 
         memcpy(text, left->text, left->size);
         text[left->size] = ' ';
         memcpy(text + left->size + 1, right->text, right->size);
-        *out = (struct vocab_text){ text, size };
+        *out = (struct vocab_text){text, size};
     }
     return GLM_OK;
 }
@@ -110,12 +117,13 @@ static int32_t read_merges(const struct synth *s, struct synth_vocab *v, struct 
 /* The ids of the tokens that end an answer, where the vocabulary has them. */
 static void find_eos(struct synth *s, const struct synth_vocab *v)
 {
-    static const char *const names[] = { "<|endoftext|>", "<|user|>", "<|observation|>" };
+    static const char *const names[] = {"<|endoftext|>", "<|user|>", "<|observation|>"};
     uint32_t n = 0;
     int32_t eos[ARRAY_LEN(names)];
     for (size_t j = 0; j < ARRAY_LEN(names); j++)
         for (size_t i = v->n_token; i-- > 0;)
-            if (v->tokens[i].size == strlen(names[j]) && memcmp(v->tokens[i].text, names[j], strlen(names[j])) == 0) {
+            if (v->tokens[i].size == strlen(names[j]) &&
+                memcmp(v->tokens[i].text, names[j], strlen(names[j])) == 0) {
                 eos[n++] = (int32_t)i;
                 break;
             }
@@ -125,7 +133,8 @@ static void find_eos(struct synth *s, const struct synth_vocab *v)
     }
 }
 
-static int32_t from_json(struct synth *s, struct mem *m, struct arena *a, struct synth_vocab *v, glm_error *err)
+static int32_t from_json(
+    struct synth *s, struct mem *m, struct arena *a, struct synth_vocab *v, glm_error *err)
 {
     struct fs fs;
     char *text = NULL;
@@ -141,8 +150,10 @@ static int32_t from_json(struct synth *s, struct mem *m, struct arena *a, struct
     const struct json *merges = model ? json_get(model, "merges") : NULL;
     const struct json *added = json_get(v->doc.root, "added_tokens");
     if (vocab == NULL || vocab->type != JSON_OBJECT || merges == NULL || merges->type != JSON_ARRAY)
-        return err_set(err, GLM_EFORMAT, 0, s->tokenizer, "no model.vocab and model.merges: this is no BPE tokenizer.json");
-    v->merges = arena_alloc(a, (merges->count + 1) * sizeof *v->merges, _Alignof(struct vocab_text));
+        return err_set(err, GLM_EFORMAT, 0, s->tokenizer,
+            "no model.vocab and model.merges: this is no BPE tokenizer.json");
+    v->merges =
+        arena_alloc(a, (merges->count + 1) * sizeof *v->merges, _Alignof(struct vocab_text));
     if (v->merges == NULL)
         return err_nomem(err, "the merges");
     status = read_tokens(s, v, vocab, added, err);
@@ -153,12 +164,13 @@ static int32_t from_json(struct synth *s, struct mem *m, struct arena *a, struct
     return status;
 }
 
-int32_t synth_vocab_make(struct synth *s, struct mem *m, struct arena *arena, struct synth_vocab *v, glm_error *err)
+int32_t synth_vocab_make(
+    struct synth *s, struct mem *m, struct arena *arena, struct synth_vocab *v, glm_error *err)
 {
     struct fs fs;
     struct vocab_text *one = arena_alloc(arena, sizeof *one, _Alignof(struct vocab_text));
     size_t n = s->hp.n_vocab;
-    *v = (struct synth_vocab){ .n_token = n, .merges = one };
+    *v = (struct synth_vocab){.n_token = n, .merges = one};
     v->tokens = arena_alloc(arena, n * sizeof *v->tokens, _Alignof(struct vocab_text));
     v->types = arena_alloc(arena, n * sizeof *v->types, _Alignof(int32_t));
     if (v->tokens == NULL || v->types == NULL || one == NULL)
@@ -167,7 +179,8 @@ int32_t synth_vocab_make(struct synth *s, struct mem *m, struct arena *arena, st
     fs_init(&fs, NULL);
     int32_t status = s->tokenizer ? from_json(s, m, arena, v, err) : toy(v, arena, err);
     if (status == GLM_OK && s->chat_template != NULL)
-        status = fs_load(m, &fs, s->chat_template, TOKENIZER_MAX, &v->template_text, &v->template_size, err);
+        status = fs_load(
+            m, &fs, s->chat_template, TOKENIZER_MAX, &v->template_text, &v->template_size, err);
     return status;
 }
 

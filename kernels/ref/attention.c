@@ -1,9 +1,10 @@
-/* attention.c: keys and values into their page, attention of one KV head over a span of positions as partial softmax
- * sums, and the combination of such partials.
+/* attention.c: keys and values into their page, attention of one KV head over a span of positions
+ * as partial softmax sums, and the combination of such partials.
  *
- * Legend: a page holds KV_PAGE positions of one (layer, KV head): k[KV_PAGE, d_head], v[KV_PAGE, d_head] of the KV type,
- * then for int8 and fp8 float k_scale[KV_PAGE], v_scale[KV_PAGE]. p counts positions in a page. A partial is
- * o[d_head], l, m: the running maximum m of the scores, l = sum exp(s - m), o = sum exp(s - m) v.
+ * Legend: a page holds KV_PAGE positions of one (layer, KV head): k[KV_PAGE, d_head], v[KV_PAGE,
+ * d_head] of the KV type, then for int8 and fp8 float k_scale[KV_PAGE], v_scale[KV_PAGE]. p counts
+ * positions in a page. A partial is o[d_head], l, m: the running maximum m of the scores, l = sum
+ * exp(s - m), o = sum exp(s - m) v.
  */
 #include "ref.h"
 
@@ -25,7 +26,8 @@ static uint8_t e4m3_from_f32(float x)
     return (uint8_t)(sign | (uint8_t)((u >> 20) - (120u << 3)));
 }
 
-/* The scale that takes max|x| to `limit`: 0 for zeros, NaN where an element is not finite. *inverse: its reciprocal. */
+/* The scale that takes max|x| to `limit`: 0 for zeros, NaN where an element is not finite.
+ * *inverse: its reciprocal. */
 static float head_scale(const float *x, uint32_t n, float limit, float *inverse)
 {
     float max = 0;
@@ -60,7 +62,8 @@ static void store_f8(const float *x, uint32_t n, uint8_t *q, float *scale)
         q[i] = inverse > 0 ? e4m3_from_f32(x[i] * inverse) : 0;
 }
 
-void ref_kv_store(uint32_t kv_type, uint32_t d_head, const float *k, const float *v, uint32_t slot, void *head)
+void ref_kv_store(
+    uint32_t kv_type, uint32_t d_head, const float *k, const float *v, uint32_t slot, void *head)
 {
     size_t plane = (size_t)KV_PAGE * d_head, at = (size_t)slot * d_head;
     float *scale = (float *)(void *)((char *)head + 2 * plane * kv_elem_bytes(kv_type));
@@ -110,7 +113,8 @@ static const float *page_scales(const struct attention *a, const void *page)
 }
 
 /* One page of n valid positions into the partial of one (row, head). kv: room for [d_head]. */
-static void attend_page(const struct attention *a, const float *q, const void *page, uint32_t n, float *partial, float *kv)
+static void attend_page(const struct attention *a, const float *q, const void *page, uint32_t n,
+    float *partial, float *kv)
 {
     const float *scale = page_scales(a, page);
     float *o = partial, *l = partial + a->d_head, *m = l + 1;
@@ -151,14 +155,17 @@ void ref_attention(const struct attention *a, void *scratch)
             partial[a->d_head + 1] = -INFINITY;
             for (uint32_t p = a->pos_begin; p < end; p += KV_PAGE) {
                 uint32_t n = end - p < KV_PAGE ? end - p : KV_PAGE;
-                attend_page(a, a->q + r * a->q_stride + j * a->d_head, a->page[p / KV_PAGE], n, partial, scratch);
+                attend_page(a, a->q + r * a->q_stride + j * a->d_head, a->page[p / KV_PAGE], n,
+                    partial, scratch);
             }
         }
     }
 }
 
-/* w = exp(m_i - m); o = fma(o_i, w, o), l = fma(l_i, w, l), part after part from 0; y = o / l, or 0 without any part. */
-void ref_attention_merge(const float *part, uint32_t n_part, uint64_t stride, uint32_t d_head, float *y)
+/* w = exp(m_i - m); o = fma(o_i, w, o), l = fma(l_i, w, l), part after part from 0; y = o / l, or 0
+ * without any part. */
+void ref_attention_merge(
+    const float *part, uint32_t n_part, uint64_t stride, uint32_t d_head, float *y)
 {
     float m = -INFINITY, l = 0;
     for (uint32_t i = 0; i < n_part; i++)

@@ -1,22 +1,26 @@
-/* decode.c: a row of weights as float32, for every format: the meaning of the bytes in a file. Formulas and layouts are
- * those of ggml's block formats, OCP FP8 and the three int4 conventions (see lib/base/weight.h).
+/* decode.c: a row of weights as float32, for every format: the meaning of the bytes in a file.
+ * Formulas and layouts are those of ggml's block formats, OCP FP8 and the three int4 conventions
+ * (see lib/base/weight.h).
  *
- * Legend: y[i] the weight at input i; in a block, i counts from its first element. d, m, dmin are float16, little-endian.
- * Each product and sum rounds to float32, in the order written; nothing is fused. n(i) is a nibble of qs: in blocks of
- * 32, byte i holds element i below and element i + 16 above. K-quant blocks of 256 are halves (or quarters) of bytes
- * whose bit fields belong to elements 32 apart.
+ * Legend: y[i] the weight at input i; in a block, i counts from its first element. d, m, dmin are
+ * float16, little-endian. Each product and sum rounds to float32, in the order written; nothing is
+ * fused. n(i) is a nibble of qs: in blocks of 32, byte i holds element i below and element i + 16
+ * above. K-quant blocks of 256 are halves (or quarters) of bytes whose bit fields belong to
+ * elements 32 apart.
  */
 #include "ref.h"
 
-static const int8_t iq4_value[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
-static const int8_t mxfp4_value[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 }; /* E2M1, doubled */
+static const int8_t iq4_value[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53,
+    69, 89, 113 };
+static const int8_t mxfp4_value[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8,
+    -12 }; /* E2M1, doubled */
 
 static uint32_t nibble(const uint8_t *qs, uint32_t i)
 {
     return i < 16 ? qs[i] & 15u : (uint32_t)qs[i - 16] >> 4;
 }
 
-/* ---- blocks of 32 --------------------------------------------------------------------------------------------------- */
+/* ---- blocks of 32 ---------------------------------------------------------------------------- */
 
 /* d, q[32]: y = q d */
 static void q8_0_block(const uint8_t *b, float *y)
@@ -86,7 +90,7 @@ static void mxfp4_block(const uint8_t *b, float *y)
         y[i] = (float)mxfp4_value[nibble(b + 1, i)] * d;
 }
 
-/* ---- blocks of 256 -------------------------------------------------------------------------------------------------- */
+/* ---- blocks of 256 --------------------------------------------------------------------------- */
 
 /* Element i: byte 32 (i / 128) + i % 32 of a plane of 2-bit fields, field (i % 128) / 32. */
 static uint32_t field2(const uint8_t *plane, uint32_t i)
@@ -105,7 +109,8 @@ static void q2_k_block(const uint8_t *b, float *y)
     }
 }
 
-/* hm[32] (third bit, set: no minus 4), qs[64], scales[12], d: y = (d S) (q - (h ? 0 : 4)), groups of 16 */
+/* hm[32] (third bit, set: no minus 4), qs[64], scales[12], d: y = (d S) (q - (h ? 0 : 4)), groups
+ * of 16 */
 static void q3_k_block(const uint8_t *b, float *y)
 {
     float d = load_f16(b + 108);
@@ -173,7 +178,7 @@ static void iq4_xs_block(const uint8_t *b, float *y)
     }
 }
 
-/* ---- plain elements, FP8, int4 -------------------------------------------------------------------------------------- */
+/* ---- plain elements, FP8, int4 --------------------------------------------------------------- */
 
 /* Element i of a row of scales. */
 static float scale_at(const uint8_t *row, uint32_t format, uint32_t i)
@@ -206,7 +211,9 @@ static void i4_packed_row(const struct weight *w, uint32_t row, float *y)
     for (uint32_t i = 0; i < w->n_in; i++) {
         uint32_t g = w->group ? (uint32_t)w->group[i] : i / w->block_in;
         int32_t u = (int32_t)word_nibble(w->data, row * w->row_bytes + i / 8 * 4u, i % 8);
-        int32_t z = w->zero ? (int32_t)word_nibble(w->zero, row / 8 * w->zero_row_bytes + g * 4u, row % 8) : 8;
+        int32_t z =
+            w->zero ? (int32_t)word_nibble(w->zero, row / 8 * w->zero_row_bytes + g * 4u, row % 8)
+                    : 8;
         y[i] = (float)(u - z) * scale_at(scale, w->scale_format, g);
     }
 }
@@ -225,26 +232,40 @@ static void i4_awq_row(const struct weight *w, uint32_t row, float *y)
     }
 }
 
-/* GPTQ v1: words hold eight inputs of one output; zeros are stored less one: y = (u - (z + 1)) scale */
+/* GPTQ v1: words hold eight inputs of one output; zeros are stored less one: y = (u - (z + 1))
+ * scale */
 static void i4_gptq_row(const struct weight *w, uint32_t row, float *y)
 {
     for (uint32_t i = 0; i < w->n_in; i++) {
         uint32_t g = w->group ? (uint32_t)w->group[i] : i / w->block_in;
         int32_t u = (int32_t)word_nibble(w->data, i / 8 * w->row_bytes + row * 4u, i % 8);
-        int32_t z = w->zero ? (int32_t)word_nibble(w->zero, g * w->zero_row_bytes + row / 8 * 4u, row % 8) + 1 : 8;
+        int32_t z =
+            w->zero
+                ? (int32_t)word_nibble(w->zero, g * w->zero_row_bytes + row / 8 * 4u, row % 8) + 1
+                : 8;
         const uint8_t *scale = (const uint8_t *)w->scale + g * w->scale_row_bytes;
         y[i] = (float)(u - z) * scale_at(scale, w->scale_format, row);
     }
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------ */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 typedef void decode_block(const uint8_t *b, float *y);
 
 static decode_block *const block_decoder[W_FORMAT_COUNT] = {
-    [W_Q8_0] = q8_0_block, [W_Q4_0] = q4_0_block, [W_Q4_1] = q4_1_block, [W_Q5_0] = q5_0_block, [W_Q5_1] = q5_1_block,
-    [W_IQ4_NL] = iq4_nl_block, [W_MXFP4] = mxfp4_block, [W_Q2_K] = q2_k_block, [W_Q3_K] = q3_k_block,
-    [W_Q4_K] = q4_k_block, [W_Q5_K] = q5_k_block, [W_Q6_K] = q6_k_block, [W_IQ4_XS] = iq4_xs_block,
+    [W_Q8_0] = q8_0_block,
+    [W_Q4_0] = q4_0_block,
+    [W_Q4_1] = q4_1_block,
+    [W_Q5_0] = q5_0_block,
+    [W_Q5_1] = q5_1_block,
+    [W_IQ4_NL] = iq4_nl_block,
+    [W_MXFP4] = mxfp4_block,
+    [W_Q2_K] = q2_k_block,
+    [W_Q3_K] = q3_k_block,
+    [W_Q4_K] = q4_k_block,
+    [W_Q5_K] = q5_k_block,
+    [W_Q6_K] = q6_k_block,
+    [W_IQ4_XS] = iq4_xs_block,
 };
 
 static void block_row(const struct weight *w, uint32_t row, float *y)

@@ -1,7 +1,8 @@
-/* matmul.c: matrix multiply and SwiGLU on float32 activations. A weight row is decoded once a call and used for all rows
- * of activations.
+/* matmul.c: matrix multiply and SwiGLU on float32 activations. A weight row is decoded once a call
+ * and used for all rows of activations.
  *
- * Legend: x[row, in], w[out, in], y[row, out] = sum over in of x w. scratch holds one decoded row [n_in], for SwiGLU two.
+ * Legend: x[row, in], w[out, in], y[row, out] = sum over in of x w. scratch holds one decoded row
+ * [n_in], for SwiGLU two.
  */
 #include "ref.h"
 
@@ -29,7 +30,8 @@ void ref_swiglu_f32(const struct swiglu *sg, uint32_t out_begin, uint32_t out_en
         ref_decode_row(sg->up, out, up);
         for (uint32_t i = 0; i < sg->x.n; i++) {
             const float *x = rows_at(&sg->x, i);
-            sg->y[i * sg->y_stride + out] = ref_silu_mul(ref_dot(x, gate, sg->gate->n_in), ref_dot(x, up, sg->up->n_in));
+            sg->y[i * sg->y_stride + out] =
+                ref_silu_mul(ref_dot(x, gate, sg->gate->n_in), ref_dot(x, up, sg->up->n_in));
         }
     }
 }

@@ -1,15 +1,17 @@
-/* quants.c: a row of a ggml block format as integers and scales, and the integer matrix multiply on them: what
- * matmul_q8 and swiglu_q8 mean. Layouts are drawn in decode.c; here the same fields stay integers.
+/* quants.c: a row of a ggml block format as integers and scales, and the integer matrix multiply on
+ * them: what matmul_q8 and swiglu_q8 mean. Layouts are drawn in decode.c; here the same fields stay
+ * integers.
  *
- * Legend: group: elements that share a weight scale, 16 or 32; q_w, q_x int8; dx the activation's scale of 32 elements.
- * Per output one float chain: for each group acc = fma(S, dw dx, acc), S = sum(q_w q_x) in int32, then with a minimum
- * acc = fma(min, dx sum(q_x), acc).
+ * Legend: group: elements that share a weight scale, 16 or 32; q_w, q_x int8; dx the activation's
+ * scale of 32 elements. Per output one float chain: for each group acc = fma(S, dw dx, acc), S =
+ * sum(q_w q_x) in int32, then with a minimum acc = fma(min, dx sum(q_x), acc).
  */
 #include "ref.h"
 
 #include <math.h>
 
-static const int8_t iq4_value[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113 };
+static const int8_t iq4_value[16] = { -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53,
+    69, 89, 113 };
 static const int8_t mxfp4_value[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
 
 /* Quants of one block to q, scales to scale (and minima to min). */
@@ -196,10 +198,11 @@ void ref_quants(const struct weight *w, uint32_t row, struct quants *out)
     out->group = quants_of[w->format].group;
     out->has_min = quants_of[w->format].has_min;
     for (uint32_t i = 0; i < w->n_in; i += size.n, b += size.bytes)
-        quants_of[w->format].unpack(b, out->q + i, out->scale + i / out->group, out->min + i / out->group);
+        quants_of[w->format].unpack(
+            b, out->q + i, out->scale + i / out->group, out->min + i / out->group);
 }
 
-/* ---- activations ----------------------------------------------------------------------------------------------------- */
+/* ---- activations ----------------------------------------------------------------------------- */
 
 /* Quants of one block of 32, its scale returned. */
 static float quantize_block(const float *x, int8_t *q)
@@ -237,7 +240,7 @@ void ref_quantize_q8(const float *x, uint32_t n_in, void *row)
     }
 }
 
-/* ---- multiply -------------------------------------------------------------------------------------------------------- */
+/* ---- multiply -------------------------------------------------------------------------------- */
 
 /* One weight row with one row of activations. */
 static float quants_dot(const struct quants *w, const void *row, uint32_t n_in)

@@ -1,4 +1,5 @@
-/* ref.h: the reference kernels among themselves. Only kernels/ref includes it; the fast kernels know kernels.h alone. */
+/* ref.h: the reference kernels among themselves. Only kernels/ref includes it; the fast kernels
+ * know kernels.h alone. */
 #ifndef GLM_KERNELS_REF_H
 #define GLM_KERNELS_REF_H
 
@@ -39,12 +40,13 @@ static inline int32_t k3_scale(const uint8_t *s, uint32_t g)
     return (int32_t)(low | high << 4) - 32;
 }
 
-/* quants.c: row `row` of a ggml block format as signed integers and one scale (and minimum) a group, so that
- * w[i] = q[i] * scale[i / group] (+ min[i / group]). */
+/* quants.c: row `row` of a ggml block format as signed integers and one scale (and minimum) a
+ * group, so that w[i] = q[i] * scale[i / group] (+ min[i / group]). */
 struct quants {
     int8_t *q;      /* [n_in] */
     float *scale;   /* [n_in / group] */
-    float *min;     /* [n_in / group]; added, so that of a K-quant is negative; unused without has_min */
+    float
+        *min; /* [n_in / group]; added, so that of a K-quant is negative; unused without has_min */
     uint32_t group; /* 16 or 32 elements */
     bool has_min;
 };
@@ -63,8 +65,10 @@ float ref_sum(const float *a, uint32_t n);
 float ref_silu_mul(float gate, float up); /* (gate * sigmoid(gate)) * up */
 void ref_add(float *y, const float *x, uint32_t n);
 void ref_axpy(float *y, float a, const float *x, uint32_t n);
-void ref_kv_store(uint32_t kv_type, uint32_t d_head, const float *k, const float *v, uint32_t slot, void *head);
+void ref_kv_store(
+    uint32_t kv_type, uint32_t d_head, const float *k, const float *v, uint32_t slot, void *head);
 void ref_attention(const struct attention *a, void *scratch);
-void ref_attention_merge(const float *part, uint32_t n_part, uint64_t stride, uint32_t d_head, float *y);
+void ref_attention_merge(
+    const float *part, uint32_t n_part, uint64_t stride, uint32_t d_head, float *y);
 
 #endif

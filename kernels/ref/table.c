@@ -1,4 +1,5 @@
-/* table.c: the reference kernels as a table, and the scratch that any implementation of it may use. */
+/* table.c: the reference kernels as a table, and the scratch that any implementation of it may use.
+ */
 #include "ref.h"
 
 void kernels_ref(struct kernels *k)
@@ -21,14 +22,17 @@ void kernels_ref(struct kernels *k)
     };
 }
 
-/* The largest user is a panel of decoded rows: 16 outputs of gate and 16 of up as float32, with packed activations. */
+/* The largest user is a panel of decoded rows: 16 outputs of gate and 16 of up as float32, with
+ * packed activations. */
 size_t k_scratch_bytes(uint32_t n_in_max)
 {
     return 64 * 4 * (size_t)n_in_max + 65536;
 }
 
-/* A page of keys and one of values as float32; of 16 rows' query heads the scores of a page and a few sums. */
+/* A page of keys and one of values as float32; of 16 rows' query heads the scores of a page and a
+ * few sums. */
 size_t k_attention_scratch_bytes(uint32_t d_head, uint32_t n_q)
 {
-    return sizeof(float) * (2 * (size_t)KV_PAGE * d_head + 16 * (KV_PAGE + 4) * (size_t)n_q) + 65536;
+    return sizeof(float) * (2 * (size_t)KV_PAGE * d_head + 16 * (KV_PAGE + 4) * (size_t)n_q) +
+           65536;
 }

@@ -1,5 +1,5 @@
-/* vector.c: operations on vectors of float32, and the one exponential. The order of arithmetic is the definition: see
- * kernels.h. fmaf rounds once, everything else once an operation.
+/* vector.c: operations on vectors of float32, and the one exponential. The order of arithmetic is
+ * the definition: see kernels.h. fmaf rounds once, everything else once an operation.
  */
 #include "ref.h"
 
@@ -33,7 +33,8 @@ float ref_sum(const float *a, uint32_t n)
 }
 
 /* exp(x) = 2^n exp(r), n = round(x / ln 2), r = x - n ln 2 in two steps (n * LN2_HIGH is exact).
- * exp(r) = 1 + r + r^2 (1/2 + r (1/6 + ...)): the coefficients are those of a minimax fit on |r| <= ln(2) / 2. Within
+ * exp(r) = 1 + r + r^2 (1/2 + r (1/6 + ...)): the coefficients are those of a minimax fit on |r| <=
+ * ln(2) / 2. Within
  * [-87.3, 88.7] the result is a normal number, so that n may be added to its exponent. */
 float k_exp(float x)
 {

@@ -1,15 +1,18 @@
-/* attention.h: keys and values into pages, attention over pages, merge of partials; part of attention_avx2.c and
- * attention_avx512.c. The arithmetic, element for element, is kernels/ref/attention.c.
+/* attention.h: keys and values into pages, attention over pages, merge of partials; part of
+ * attention_avx2.c and attention_avx512.c. The arithmetic, element for element, is
+ * kernels/ref/attention.c.
  *
- * A query is one (row, query head); all queries of up to ROWS rows go through a page together, so that a page is widened
- * to float32 once (scratch) and each key and value is loaded once for a tile of queries:
+ * A query is one (row, query head); all queries of up to ROWS rows go through a page together, so
+ * that a page is widened to float32 once (scratch) and each key and value is loaded once for a tile
+ * of queries:
  *
  *   k, v      [KV_PAGE, stride] float32, widened; float32 pages are used in place
  *   score     [queries, KV_PAGE]: dot products, then exp(s - m) [* v_scale]
  *   decay     [queries]: what the page's new maximum makes of the sums so far
  *
- * Per page and query: 4 d_head operations a position, of which half are the scores (tiles of Q_TILE queries by 4 positions,
- * folded four at a time) and half the values (Q_TILE queries by COLUMNS vectors of o, over all positions in order).
+ * Per page and query: 4 d_head operations a position, of which half are the scores (tiles of Q_TILE
+ * queries by 4 positions, folded four at a time) and half the values (Q_TILE queries by COLUMNS
+ * vectors of o, over all positions in order).
  */
 #ifndef GLM_KERNELS_ATTENTION_H
 #define GLM_KERNELS_ATTENTION_H
@@ -30,9 +33,10 @@
 #define ROWS 16
 #define UNROLL _Pragma("GCC unroll 16")
 
-/* ---- store ------------------------------------------------------------------------------------------------------------ */
+/* ---- store ----------------------------------------------------------------------------------- */
 
-/* The scale that takes max|x| to `limit`, 0 for zeros, NaN where an element is not finite; *inverse: its reciprocal or 0. */
+/* The scale that takes max|x| to `limit`, 0 for zeros, NaN where an element is not finite;
+ * *inverse: its reciprocal or 0. */
 static float head_scale(const float *x, uint32_t n, float limit, float *inverse)
 {
     v16 max = v16_set(0), infinity = v16_set(INFINITY);
@@ -63,7 +67,8 @@ static void store_int8(const float *x, uint32_t n, int8_t *q, float *scale)
     for (uint32_t i = 0; i < n; i += 16) {
         uint32_t m = n - i < 16 ? n - i : 16;
         int8_t b[16];
-        _mm_storeu_si128((__m128i *)(void *)b, v16_to_i8(v16_mul(v16_load_n(x + i, m), v16_set(inverse))));
+        _mm_storeu_si128(
+            (__m128i *)(void *)b, v16_to_i8(v16_mul(v16_load_n(x + i, m), v16_set(inverse))));
         memcpy(q + i, b, m);
     }
 }
@@ -71,14 +76,17 @@ static void store_int8(const float *x, uint32_t n, int8_t *q, float *scale)
 /* Eight finite floats to E4M3, nearest even, in the low bytes of int32. */
 INLINE __m256i to_e4m3(__m256 x)
 {
-    __m256i bits = _mm256_castps_si256(x), u = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+    __m256i bits = _mm256_castps_si256(x),
+            u = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
     __m256i sign = _mm256_and_si256(_mm256_srli_epi32(bits, 24), _mm256_set1_epi32(0x80));
     __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 20), _mm256_set1_epi32(1));
     __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7ffff)), odd);
     r = _mm256_sub_epi32(_mm256_srli_epi32(r, 20), _mm256_set1_epi32(120 << 3));
     __m256i sub = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_castsi256_ps(u), _mm256_set1_ps(512.0f)));
-    r = _mm256_blendv_epi8(r, sub, _mm256_cmpgt_epi32(_mm256_set1_epi32(0x3c800000), u)); /* below 2^-6 */
-    r = _mm256_blendv_epi8(_mm256_set1_epi32(0x7e), r, _mm256_cmpgt_epi32(_mm256_set1_epi32(0x43e00000), u)); /* 448 */
+    r = _mm256_blendv_epi8(
+        r, sub, _mm256_cmpgt_epi32(_mm256_set1_epi32(0x3c800000), u)); /* below 2^-6 */
+    r = _mm256_blendv_epi8(
+        _mm256_set1_epi32(0x7e), r, _mm256_cmpgt_epi32(_mm256_set1_epi32(0x43e00000), u)); /* 448 */
     return _mm256_or_si256(r, sign);
 }
 
@@ -96,8 +104,10 @@ static void store_f8(const float *x, uint32_t n, uint8_t *q, float *scale)
         uint8_t b[16];
         v16_store(f, v16_mul(v16_load_n(x + i, m), v16_set(inverse)));
         __m256i lo = to_e4m3(_mm256_loadu_ps(f)), hi = to_e4m3(_mm256_loadu_ps(f + 8));
-        __m128i lo16 = _mm_packus_epi32(_mm256_castsi256_si128(lo), _mm256_extracti128_si256(lo, 1));
-        __m128i hi16 = _mm_packus_epi32(_mm256_castsi256_si128(hi), _mm256_extracti128_si256(hi, 1));
+        __m128i lo16 =
+            _mm_packus_epi32(_mm256_castsi256_si128(lo), _mm256_extracti128_si256(lo, 1));
+        __m128i hi16 =
+            _mm_packus_epi32(_mm256_castsi256_si128(hi), _mm256_extracti128_si256(hi, 1));
         _mm_storeu_si128((__m128i *)(void *)b, _mm_packus_epi16(lo16, hi16));
         memcpy(q + i, b, m);
     }
@@ -112,7 +122,8 @@ static void store_bf16(const float *x, uint32_t n, uint16_t *h)
         h[i] = bf16_from_f32(x[i]);
 }
 
-static void kv_store(uint32_t kv_type, uint32_t d_head, const float *k, const float *v, uint32_t slot, void *head)
+static void kv_store(
+    uint32_t kv_type, uint32_t d_head, const float *k, const float *v, uint32_t slot, void *head)
 {
     size_t plane = (size_t)KV_PAGE * d_head, at = (size_t)slot * d_head;
     float *scale = (float *)(void *)((char *)head + 2 * plane * kv_elem_bytes(kv_type)), *f = head;
@@ -138,7 +149,7 @@ static void kv_store(uint32_t kv_type, uint32_t d_head, const float *k, const fl
     }
 }
 
-/* ---- a page as float32 ------------------------------------------------------------------------------------------------ */
+/* ---- a page as float32 ----------------------------------------------------------------------- */
 
 INLINE v16 widen16(uint32_t kv_type, const char *p)
 {
@@ -149,7 +160,8 @@ INLINE v16 widen16(uint32_t kv_type, const char *p)
     }
 }
 
-INLINE void widen_as(uint32_t kv_type, const char *from, uint32_t n_pos, uint32_t d_head, float *to, size_t stride)
+INLINE void widen_as(
+    uint32_t kv_type, const char *from, uint32_t n_pos, uint32_t d_head, float *to, size_t stride)
 {
     size_t size = kv_elem_bytes(kv_type);
     for (uint32_t p = 0; p < n_pos; p++) {
@@ -166,7 +178,8 @@ INLINE void widen_as(uint32_t kv_type, const char *from, uint32_t n_pos, uint32_
 }
 
 /* Keys or values of n_pos positions; returns where they are and how far apart. */
-static const float *widen(const struct attention *a, const char *from, uint32_t n_pos, float *to, size_t *stride)
+static const float *widen(
+    const struct attention *a, const char *from, uint32_t n_pos, float *to, size_t *stride)
 {
     *stride = ((size_t)a->d_head + 15) & ~(size_t)15;
     switch (a->kv_type) {
@@ -177,11 +190,11 @@ static const float *widen(const struct attention *a, const char *from, uint32_t 
     }
 }
 
-/* ---- scores ----------------------------------------------------------------------------------------------------------- */
+/* ---- scores ---------------------------------------------------------------------------------- */
 
 /* Chains of n_q queries and n_p positions; to acc[r * 4 + p]. */
-INLINE void score_tile(uint32_t n_q, uint32_t n_p, const float *const *q, const float *k, size_t stride, uint32_t d_head,
-    v16 *acc)
+INLINE void score_tile(uint32_t n_q, uint32_t n_p, const float *const *q, const float *k,
+    size_t stride, uint32_t d_head, v16 *acc)
 {
     v16 a[Q_TILE * P_TILE], qv[Q_TILE];
     uint32_t i = 0;
@@ -208,9 +221,10 @@ INLINE void score_tile(uint32_t n_q, uint32_t n_p, const float *const *q, const 
             acc[r * 4 + p] = a[r * n_p + p];
 }
 
-/* n_q queries with all positions, four at a time; those beyond n_pos give numbers that nobody reads. */
-INLINE void score_queries(uint32_t n_q, const float *const *q, const float *k, size_t stride, uint32_t d_head, uint32_t n_pos,
-    float *score)
+/* n_q queries with all positions, four at a time; those beyond n_pos give numbers that nobody
+ * reads. */
+INLINE void score_queries(uint32_t n_q, const float *const *q, const float *k, size_t stride,
+    uint32_t d_head, uint32_t n_pos, float *score)
 {
     for (uint32_t p = 0; p < n_pos; p += 4) {
         v16 acc[Q_TILE * 4];
@@ -221,9 +235,10 @@ INLINE void score_queries(uint32_t n_q, const float *const *q, const float *k, s
     }
 }
 
-/* Scores s of n positions to exp(s - m) [* v_scale], l and m brought up to date; returns what multiplies the old sums.
- * scale: of the page's keys, then values; NULL: none. */
-static float softmax(const struct attention *a, const float *scale, uint32_t n, float *score, float *l, float *m)
+/* Scores s of n positions to exp(s - m) [* v_scale], l and m brought up to date; returns what
+ * multiplies the old sums. scale: of the page's keys, then values; NULL: none. */
+static float softmax(
+    const struct attention *a, const float *scale, uint32_t n, float *score, float *l, float *m)
 {
     v16 max = v16_set(-INFINITY), sum = v16_set(0), factor = v16_set(a->scale);
     for (uint32_t i = 0; i < n; i += 16) {
@@ -252,11 +267,13 @@ static float softmax(const struct attention *a, const float *scale, uint32_t n, 
     return decay;
 }
 
-/* ---- values ----------------------------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
-/* o[r][n_col vectors, or `tail` elements of one] = o * decay + sum over [begin, end) of score * v. */
-INLINE void value_tile(uint32_t n_q, uint32_t n_col, uint32_t tail, const float *score, const float *decay, const float *v,
-    size_t stride, uint32_t begin, uint32_t end, float *const *o)
+/* o[r][n_col vectors, or `tail` elements of one] = o * decay + sum over [begin, end) of score * v.
+ */
+INLINE void value_tile(uint32_t n_q, uint32_t n_col, uint32_t tail, const float *score,
+    const float *decay, const float *v, size_t stride, uint32_t begin, uint32_t end,
+    float *const *o)
 {
     v16 a[Q_TILE * COLUMNS];
     UNROLL for (uint32_t r = 0; r < n_q; r++)
@@ -284,8 +301,8 @@ INLINE void value_tile(uint32_t n_q, uint32_t n_col, uint32_t tail, const float 
 }
 
 /* All columns of n_q queries over positions [begin, end). decay NULL: the old sums stay. */
-INLINE void value_queries(uint32_t n_q, const float *score, const float *decay, const float *v, size_t stride, uint32_t d_head,
-    uint32_t begin, uint32_t end, float *const *partial)
+INLINE void value_queries(uint32_t n_q, const float *score, const float *decay, const float *v,
+    size_t stride, uint32_t d_head, uint32_t begin, uint32_t end, float *const *partial)
 {
     uint32_t i = 0;
     float *o[Q_TILE];
@@ -305,7 +322,7 @@ INLINE void value_queries(uint32_t n_q, const float *score, const float *decay, 
     }
 }
 
-/* ---- pages and queries -------------------------------------------------------------------------------------------------- */
+/* ---- pages and queries ----------------------------------------------------------------------- */
 
 struct span {
     const struct attention *a;
@@ -321,7 +338,8 @@ INLINE uint32_t row_end(const struct attention *a, uint32_t r)
 
 static const float *query_at(const struct span *s, uint32_t i)
 {
-    return s->a->q + (s->row + i / s->a->n_q) * s->a->q_stride + i % s->a->n_q * (size_t)s->a->d_head;
+    return s->a->q + (s->row + i / s->a->n_q) * s->a->q_stride +
+           i % s->a->n_q * (size_t)s->a->d_head;
 }
 
 static float *partial_at(const struct span *s, uint32_t i)
@@ -344,7 +362,8 @@ static void page_scores(const struct span *s, const float *k, size_t stride, uin
         for (uint32_t r = 0; r < n; r++)
             q[r] = query_at(s, i + r);
         if (n == Q_TILE)
-            score_queries(Q_TILE, q, k, stride, s->a->d_head, n_pos, s->score + (size_t)i * KV_PAGE);
+            score_queries(
+                Q_TILE, q, k, stride, s->a->d_head, n_pos, s->score + (size_t)i * KV_PAGE);
         else
             score_queries(1, q, k, stride, s->a->d_head, n_pos, s->score + (size_t)i * KV_PAGE);
         i += n;
@@ -352,8 +371,8 @@ static void page_scores(const struct span *s, const float *k, size_t stride, uin
 }
 
 /* Query i over positions [begin, end), after the sums were scaled if decay is NULL. */
-static void values_of_one(const struct span *s, uint32_t i, const float *decay, const float *v, size_t stride, uint32_t begin,
-    uint32_t end)
+static void values_of_one(const struct span *s, uint32_t i, const float *decay, const float *v,
+    size_t stride, uint32_t begin, uint32_t end)
 {
     float *o[1] = { partial_at(s, i) };
     value_queries(1, s->score + (size_t)i * KV_PAGE, decay, v, stride, s->a->d_head, begin, end, o);
@@ -373,9 +392,11 @@ static void page_values(const struct span *s, const float *v, size_t stride, uin
         if (n < Q_TILE || common == 0) {
             for (uint32_t r = 0; r < n; r++)
                 if (n_valid(s, i + r, begin) > 0)
-                    values_of_one(s, i + r, s->decay + i + r, v, stride, 0, n_valid(s, i + r, begin));
+                    values_of_one(
+                        s, i + r, s->decay + i + r, v, stride, 0, n_valid(s, i + r, begin));
         } else {
-            value_queries(Q_TILE, s->score + (size_t)i * KV_PAGE, s->decay + i, v, stride, s->a->d_head, 0, common, o);
+            value_queries(Q_TILE, s->score + (size_t)i * KV_PAGE, s->decay + i, v, stride,
+                s->a->d_head, 0, common, o);
             for (uint32_t r = 0; r < n; r++)
                 if (n_valid(s, i + r, begin) > common)
                     values_of_one(s, i + r, NULL, v, stride, common, n_valid(s, i + r, begin));
@@ -390,7 +411,8 @@ static void attend_page(const struct span *s, uint32_t begin, uint32_t n_pos)
     const struct attention *a = s->a;
     const char *page = a->page[begin / KV_PAGE];
     size_t plane = (size_t)KV_PAGE * a->d_head * kv_elem_bytes(a->kv_type), stride;
-    const float *scale = a->kv_type >= KV_INT8 ? (const float *)(const void *)(page + 2 * plane) : NULL;
+    const float *scale =
+        a->kv_type >= KV_INT8 ? (const float *)(const void *)(page + 2 * plane) : NULL;
     const float *k = widen(a, page, n_pos, s->k, &stride);
     page_scores(s, k, stride, n_pos);
     for (uint32_t i = 0; i < s->n_query; i++) {
@@ -426,9 +448,10 @@ static void attention(const struct attention *a, void *scratch)
     }
 }
 
-/* ---- merge ------------------------------------------------------------------------------------------------------------ */
+/* ---- merge ----------------------------------------------------------------------------------- */
 
-static void attention_merge(const float *part, uint32_t n_part, uint64_t stride, uint32_t d_head, float *y)
+static void attention_merge(
+    const float *part, uint32_t n_part, uint64_t stride, uint32_t d_head, float *y)
 {
     float m = -INFINITY, l = 0;
     for (uint32_t i = 0; i < n_part; i++)

@@ -1,5 +1,6 @@
-/* dispatch.c: overwrites the table of kernels with the fastest that the given CPU features allow. Keeps nothing. The
- * build defines HAVE_X86_* for the sets of kernels that it compiled; elsewhere the reference stays.
+/* dispatch.c: overwrites the table of kernels with the fastest that the given CPU features allow.
+ * Keeps nothing. The build defines HAVE_X86_* for the sets of kernels that it compiled; elsewhere
+ * the reference stays.
  */
 #include "x86.h"
 

@@ -1,5 +1,6 @@
-/* float_avx2.c: decoding, matrix multiplies on float activations and vector operations, compiled for AVX2 with FMA, F16C and BMI2. The
- * code is that of the float_*.h files, over the sixteen-float vectors of v16.h; only the entry below has a name outside.
+/* float_avx2.c: decoding, matrix multiplies on float activations and vector operations, compiled
+ * for AVX2 with FMA, F16C and BMI2. The code is that of the float_*.h files, over the sixteen-float
+ * vectors of v16.h; only the entry below has a name outside.
  */
 #include "float_matmul.h"
 #include "float_vector.h"

@@ -1,5 +1,6 @@
-/* float_avx512.c: decoding, matrix multiplies on float activations and vector operations, compiled for AVX-512 F, BW, DQ, VL. The
- * code is that of the float_*.h files, over the sixteen-float vectors of v16.h; only the entry below has a name outside.
+/* float_avx512.c: decoding, matrix multiplies on float activations and vector operations, compiled
+ * for AVX-512 F, BW, DQ, VL. The code is that of the float_*.h files, over the sixteen-float
+ * vectors of v16.h; only the entry below has a name outside.
  */
 #include "float_matmul.h"
 #include "float_vector.h"

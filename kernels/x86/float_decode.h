@@ -1,8 +1,9 @@
-/* float_decode.h: weight rows to float32, sixteen elements at a time; part of float_avx2.c and float_avx512.c. Layouts
- * and formulas: kernels/ref/decode.c; the products and sums round in the same order.
+/* float_decode.h: weight rows to float32, sixteen elements at a time; part of float_avx2.c and
+ * float_avx512.c. Layouts and formulas: kernels/ref/decode.c; the products and sums round in the
+ * same order.
  *
- * A ggml block becomes, sixteen elements at a time, signed bytes in an xmm register, then y = q * scale (+ or - min).
- * Only whole blocks are read: nothing behind a row.
+ * A ggml block becomes, sixteen elements at a time, signed bytes in an xmm register, then y = q *
+ * scale (+ or - min). Only whole blocks are read: nothing behind a row.
  */
 #ifndef GLM_KERNELS_FLOAT_DECODE_H
 #define GLM_KERNELS_FLOAT_DECODE_H
@@ -47,7 +48,7 @@ INLINE __m128i mxfp4_table(void)
     return _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
 }
 
-/* ---- blocks of 32 --------------------------------------------------------------------------------------------------- */
+/* ---- blocks of 32 ---------------------------------------------------------------------------- */
 
 static void q8_0_block(const uint8_t *b, float *y)
 {
@@ -106,7 +107,7 @@ static void mxfp4_block(const uint8_t *b, float *y)
     put16(y + 16, _mm_shuffle_epi8(mxfp4_table(), high4(qs)), d);
 }
 
-/* ---- blocks of 256 -------------------------------------------------------------------------------------------------- */
+/* ---- blocks of 256 --------------------------------------------------------------------------- */
 
 INLINE __m128i field2(__m128i b, int field)
 {
@@ -116,9 +117,11 @@ INLINE __m128i field2(__m128i b, int field)
 static void q2_k_block(const uint8_t *b, float *y)
 {
     float d = half_to_float(b + 80), dmin = half_to_float(b + 82);
-    for (int g = 0; g < 16; g++) { /* elements 16 g ..: bytes 32 (g / 8) + 16 (g % 2), field (g % 8) / 2 */
+    for (int g = 0; g < 16;
+         g++) { /* elements 16 g ..: bytes 32 (g / 8) + 16 (g % 2), field (g % 8) / 2 */
         __m128i qs = load_128(b + 16 + g / 8 * 32 + g % 2 * 16);
-        put16_minus(y + 16 * g, field2(qs, g % 8 / 2), d * (float)(b[g] & 15), dmin * (float)(b[g] >> 4));
+        put16_minus(
+            y + 16 * g, field2(qs, g % 8 / 2), d * (float)(b[g] & 15), dmin * (float)(b[g] >> 4));
     }
 }
 
@@ -133,7 +136,8 @@ static void q3_k_block(const uint8_t *b, float *y)
     float d = half_to_float(b + 108);
     for (int g = 0; g < 16; g++) {
         __m128i q = field2(load_128(b + 32 + g / 8 * 32 + g % 2 * 16), g % 8 / 2);
-        __m128i bit = _mm_set1_epi8((char)(1 << g / 2)), hm = _mm_and_si128(load_128(b + g % 2 * 16), bit);
+        __m128i bit = _mm_set1_epi8((char)(1 << g / 2)),
+                hm = _mm_and_si128(load_128(b + g % 2 * 16), bit);
         __m128i minus = _mm_andnot_si128(_mm_cmpeq_epi8(hm, bit), _mm_set1_epi8(4));
         put16(y + 16 * g, _mm_sub_epi8(q, minus), d * (float)k3_scale(b + 96, g));
     }
@@ -167,9 +171,11 @@ static void q5_k_block(const uint8_t *b, float *y)
         k4_scale_min(b + 4, g, &sc, &m);
         float scale = d * (float)sc, min = dmin * (float)m;
         for (int half = 0; half < 2; half++) {
-            __m128i qs = load_128(b + 48 + g / 2 * 32 + half * 16), bit = _mm_set1_epi8((char)(1 << g));
+            __m128i qs = load_128(b + 48 + g / 2 * 32 + half * 16),
+                    bit = _mm_set1_epi8((char)(1 << g));
             __m128i qh = _mm_cmpeq_epi8(_mm_and_si128(load_128(b + 16 + half * 16), bit), bit);
-            __m128i q = _mm_or_si128(g % 2 ? high4(qs) : low4(qs), _mm_and_si128(qh, _mm_set1_epi8(16)));
+            __m128i q =
+                _mm_or_si128(g % 2 ? high4(qs) : low4(qs), _mm_and_si128(qh, _mm_set1_epi8(16)));
             put16_minus(y + 32 * g + 16 * half, q, scale, min);
         }
     }
@@ -200,10 +206,13 @@ static void iq4_xs_block(const uint8_t *b, float *y)
     }
 }
 
-/* ---- plain elements ------------------------------------------------------------------------------------------------- */
+/* ---- plain elements -------------------------------------------------------------------------- */
 
 /* Bytes of one element of a plain format. */
-INLINE uint32_t plain_bytes(uint32_t format) { return format == W_F32 ? 4 : format == W_F8 ? 1 : 2; }
+INLINE uint32_t plain_bytes(uint32_t format)
+{
+    return format == W_F32 ? 4 : format == W_F8 ? 1 : 2;
+}
 
 /* Sixteen elements at p; F8 without its scale. */
 INLINE v16 plain16(uint32_t format, const void *p)
@@ -257,7 +266,7 @@ static void f8_row(const struct weight *w, uint32_t row, float *y)
     }
 }
 
-/* ---- int4 ------------------------------------------------------------------------------------------------------------ */
+/* ---- int4 ------------------------------------------------------------------------------------ */
 
 INLINE uint32_t word_nibble(const void *base, uint64_t at, uint32_t n)
 {
@@ -271,8 +280,10 @@ static void i4_packed_row(const struct weight *w, uint32_t row, float *y)
     const uint8_t *scale = (const uint8_t *)w->scale + row * w->scale_row_bytes;
     for (uint32_t i = 0; i < w->n_in; i += 16) {
         uint32_t g = i / w->block_in, n = w->n_in - i;
-        uint32_t z = w->zero ? word_nibble(w->zero, row / 8 * w->zero_row_bytes + g * 4u, row % 8) : 8;
-        __m128i qs = n >= 16 ? load_64(b + i / 2) : _mm_cvtsi32_si128((int)get_u32(b + i / 2)); /* n_in: by 8 */
+        uint32_t z =
+            w->zero ? word_nibble(w->zero, row / 8 * w->zero_row_bytes + g * 4u, row % 8) : 8;
+        __m128i qs = n >= 16 ? load_64(b + i / 2)
+                             : _mm_cvtsi32_si128((int)get_u32(b + i / 2)); /* n_in: by 8 */
         __m128i q = sub8(_mm_unpacklo_epi8(low4(qs), high4(qs)), (int)z);
         v16 v = v16_mul(v16_from_i8(q), v16_set(scale_at(scale, w->scale_format, g)));
         if (n >= 16)
@@ -298,7 +309,8 @@ INLINE void transpose_8(const __m256 *a, float *y, size_t stride)
     }
     for (int i = 0; i < 4; i++) {
         _mm256_storeu_ps(y + (size_t)i * stride, _mm256_permute2f128_ps(u[i], u[i + 4], 0x20));
-        _mm256_storeu_ps(y + (size_t)(i + 4) * stride, _mm256_permute2f128_ps(u[i], u[i + 4], 0x31));
+        _mm256_storeu_ps(
+            y + (size_t)(i + 4) * stride, _mm256_permute2f128_ps(u[i], u[i + 4], 0x31));
     }
 }
 
@@ -308,35 +320,43 @@ INLINE __m256 scales_8(const uint8_t *row, uint32_t format, uint32_t out)
     if (format == W_F32)
         return _mm256_loadu_ps((const float *)(const void *)row + out);
     __m128i h = load_128(row + 2 * (size_t)out);
-    return format == W_F16 ? _mm256_cvtph_ps(h) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+    return format == W_F16 ? _mm256_cvtph_ps(h)
+                           : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
-/* AutoAWQ and GPTQ: outputs out .. out + 7, out a multiple of 8, to rows of y. Both keep scales and zeros of eight
- * outputs side by side, so that lanes are outputs. */
+/* AutoAWQ and GPTQ: outputs out .. out + 7, out a multiple of 8, to rows of y. Both keep scales and
+ * zeros of eight outputs side by side, so that lanes are outputs. */
 static void i4_columns_8(const struct weight *w, uint32_t out, float *y, size_t stride)
 {
     bool awq = w->format == W_I4_AWQ;
     const uint8_t *b = (const uint8_t *)w->data + (awq ? out / 8 * 4 : out * 4);
-    __m256i place = awq ? _mm256_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28) : _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    __m256i place = awq ? _mm256_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28)
+                        : _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
     __m256i fifteen = _mm256_set1_epi32(15), z = _mm256_set1_epi32(8);
     __m256 scale = _mm256_setzero_ps();
     uint32_t last = UINT32_MAX;
     for (uint32_t i = 0; i < w->n_in; i += 8) {
-        __m256i word = awq ? z : _mm256_loadu_si256((const __m256i *)(const void *)(b + i / 8 * w->row_bytes));
+        __m256i word =
+            awq ? z : _mm256_loadu_si256((const __m256i *)(const void *)(b + i / 8 * w->row_bytes));
         __m256 v[8];
         for (uint32_t k = 0; k < 8; k++) {
             uint32_t g = w->group ? (uint32_t)w->group[i + k] : (i + k) / w->block_in;
             if (g != last) {
                 last = g;
-                scale = scales_8((const uint8_t *)w->scale + g * w->scale_row_bytes, w->scale_format, out);
+                scale = scales_8(
+                    (const uint8_t *)w->scale + g * w->scale_row_bytes, w->scale_format, out);
                 if (w->zero) {
-                    uint32_t zeros = get_u32((const uint8_t *)w->zero + g * w->zero_row_bytes + out / 8 * 4);
-                    z = _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32((int)zeros), place), fifteen);
+                    uint32_t zeros =
+                        get_u32((const uint8_t *)w->zero + g * w->zero_row_bytes + out / 8 * 4);
+                    z = _mm256_and_si256(
+                        _mm256_srlv_epi32(_mm256_set1_epi32((int)zeros), place), fifteen);
                     z = awq ? z : _mm256_add_epi32(z, _mm256_set1_epi32(1));
                 }
             }
-            __m256i u = awq ? _mm256_srlv_epi32(_mm256_set1_epi32((int)get_u32(b + (i + k) * w->row_bytes)), place)
-                            : _mm256_srl_epi32(word, _mm_cvtsi32_si128((int)(4 * k)));
+            __m256i u =
+                awq ? _mm256_srlv_epi32(
+                          _mm256_set1_epi32((int)get_u32(b + (i + k) * w->row_bytes)), place)
+                    : _mm256_srl_epi32(word, _mm_cvtsi32_si128((int)(4 * k)));
             u = _mm256_sub_epi32(_mm256_and_si256(u, fifteen), z);
             v[k] = _mm256_mul_ps(_mm256_cvtepi32_ps(u), scale);
         }
@@ -344,14 +364,24 @@ static void i4_columns_8(const struct weight *w, uint32_t out, float *y, size_t 
     }
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------------ */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 typedef void decode_block(const uint8_t *b, float *y);
 
 static decode_block *const block_decoder[W_FORMAT_COUNT] = {
-    [W_Q8_0] = q8_0_block, [W_Q4_0] = q4_0_block, [W_Q4_1] = q4_1_block, [W_Q5_0] = q5_0_block, [W_Q5_1] = q5_1_block,
-    [W_IQ4_NL] = iq4_nl_block, [W_MXFP4] = mxfp4_block, [W_Q2_K] = q2_k_block, [W_Q3_K] = q3_k_block,
-    [W_Q4_K] = q4_k_block, [W_Q5_K] = q5_k_block, [W_Q6_K] = q6_k_block, [W_IQ4_XS] = iq4_xs_block,
+    [W_Q8_0] = q8_0_block,
+    [W_Q4_0] = q4_0_block,
+    [W_Q4_1] = q4_1_block,
+    [W_Q5_0] = q5_0_block,
+    [W_Q5_1] = q5_1_block,
+    [W_IQ4_NL] = iq4_nl_block,
+    [W_MXFP4] = mxfp4_block,
+    [W_Q2_K] = q2_k_block,
+    [W_Q3_K] = q3_k_block,
+    [W_Q4_K] = q4_k_block,
+    [W_Q5_K] = q5_k_block,
+    [W_Q6_K] = q6_k_block,
+    [W_IQ4_XS] = iq4_xs_block,
 };
 
 static void decode_row(const struct weight *w, uint32_t row, float *out)

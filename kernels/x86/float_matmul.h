@@ -1,12 +1,14 @@
-/* float_matmul.h: y[row, out] = sum over in of x w on float32 activations; part of float_avx2.c and float_avx512.c.
+/* float_matmul.h: y[row, out] = sum over in of x w on float32 activations; part of float_avx2.c and
+ * float_avx512.c.
  *
  * A panel is 16 outputs. Two ways to its dot products, chain for chain the same:
  *
- *   direct   up to DIRECT_ROWS rows, plain formats: weights are widened in registers, each byte read once; the next group
- *            of outputs is prefetched. Bound by memory: 2 operations and (1, 2 or 4) bytes a weight and row.
- *   panel    more rows, or blocks: the panel is decoded into scratch [16, n_in] float32 and used for all rows, in tiles of
- *            TILE_ROWS x TILE_OUTS accumulators over K_STEP inputs at a time, so that a tile's weights stay in L1.
- *            Accumulators rest in scratch between the steps: stored and loaded, a chain goes on as if it had not stopped.
+ *   direct   up to DIRECT_ROWS rows, plain formats: weights are widened in registers, each byte
+ * read once; the next group of outputs is prefetched. Bound by memory: 2 operations and (1, 2 or 4)
+ * bytes a weight and row. panel    more rows, or blocks: the panel is decoded into scratch [16,
+ * n_in] float32 and used for all rows, in tiles of TILE_ROWS x TILE_OUTS accumulators over K_STEP
+ * inputs at a time, so that a tile's weights stay in L1. Accumulators rest in scratch between the
+ * steps: stored and loaded, a chain goes on as if it had not stopped.
  */
 #ifndef GLM_KERNELS_FLOAT_MATMUL_H
 #define GLM_KERNELS_FLOAT_MATMUL_H
@@ -31,7 +33,7 @@
 
 struct work {
     float *panel;               /* [PANEL, stride] decoded weights */
-    size_t stride;              /* not a power of two, which would put all rows into the same cache sets */
+    size_t stride; /* not a power of two, which would put all rows into the same cache sets */
     float *acc;                 /* [ROW_BLOCK, PANEL, 16] */
     float *dots, *dots2;        /* [ROW_BLOCK, PANEL] */
 };
@@ -47,18 +49,20 @@ static struct work work_init(void *scratch, uint32_t n_in)
     return s;
 }
 
-/* ---- direct ----------------------------------------------------------------------------------------------------------- */
+/* ---- direct ---------------------------------------------------------------------------------- */
 
 /* Scales of n_o outputs for one block of inputs, of W_F8 alone. */
 struct f8_scales {
     v16 scale[DIRECT_OUTS];
-    v16 folded[DIRECT_OUTS]; /* times 2^120, for weights widened as 2^-120 of their value: the same rounded product */
+    v16 folded[DIRECT_OUTS]; /* times 2^120, for weights widened as 2^-120 of their value: the same
+                                rounded product */
     bool can_fold;           /* that does not overflow */
 };
 
 /* Sixteen (or n) inputs from `in` of n_o outputs into the accumulators of n_r rows. */
-INLINE void direct_step(uint32_t format, bool folded, uint32_t n_r, uint32_t n_o, const uint8_t *const *b, const v16 *scale,
-    const char *const *x, uint32_t in, uint32_t n, v16 *a)
+INLINE void direct_step(uint32_t format, bool folded, uint32_t n_r, uint32_t n_o,
+    const uint8_t *const *b, const v16 *scale, const char *const *x, uint32_t in, uint32_t n,
+    v16 *a)
 {
     v16 xv[DIRECT_ROWS];
     UNROLL for (uint32_t r = 0; r < n_r; r++)
@@ -79,9 +83,11 @@ INLINE void direct_step(uint32_t format, bool folded, uint32_t n_r, uint32_t n_o
     }
 }
 
-/* Inputs [begin, end): whole cache lines with a prefetch of the same line n_o rows further, then the rest. */
-INLINE void direct_span(uint32_t format, uint32_t n_r, uint32_t n_o, const uint8_t *const *b, const struct f8_scales *s,
-    const char *const *x, uint32_t begin, uint32_t end, uint64_t ahead, v16 *a)
+/* Inputs [begin, end): whole cache lines with a prefetch of the same line n_o rows further, then
+ * the rest. */
+INLINE void direct_span(uint32_t format, uint32_t n_r, uint32_t n_o, const uint8_t *const *b,
+    const struct f8_scales *s, const char *const *x, uint32_t begin, uint32_t end, uint64_t ahead,
+    v16 *a)
 {
     uint32_t line = 64 / plain_bytes(format), i = begin;
     for (; i + line <= end; i += line) {
@@ -105,11 +111,13 @@ INLINE void direct_span(uint32_t format, uint32_t n_r, uint32_t n_o, const uint8
         direct_step(format, false, n_r, n_o, b, s->scale, x, i, end - i, a);
 }
 
-INLINE void direct_scales(const struct weight *w, uint32_t n_o, uint32_t out, uint32_t block, struct f8_scales *to)
+INLINE void direct_scales(
+    const struct weight *w, uint32_t n_o, uint32_t out, uint32_t block, struct f8_scales *to)
 {
     to->can_fold = true;
     UNROLL for (uint32_t o = 0; o < n_o; o++) {
-        const uint8_t *row = (const uint8_t *)w->scale + (out + o) / w->block_out * w->scale_row_bytes;
+        const uint8_t *row =
+            (const uint8_t *)w->scale + (out + o) / w->block_out * w->scale_row_bytes;
         float s = scale_at(row, w->scale_format, block);
         to->can_fold = to->can_fold && s < 64.0f && s > -64.0f;
         to->scale[o] = v16_set(s);
@@ -118,8 +126,8 @@ INLINE void direct_scales(const struct weight *w, uint32_t n_o, uint32_t out, ui
 }
 
 /* dots[r * PANEL + o] of n_r rows and n_o outputs from out. */
-INLINE void direct(uint32_t format, uint32_t n_r, uint32_t n_o, const struct weight *w, uint32_t out, const char *const *x,
-    float *dots)
+INLINE void direct(uint32_t format, uint32_t n_r, uint32_t n_o, const struct weight *w,
+    uint32_t out, const char *const *x, float *dots)
 {
     v16 a[DIRECT_ROWS * DIRECT_OUTS];
     struct f8_scales s;
@@ -145,8 +153,8 @@ INLINE void direct(uint32_t format, uint32_t n_r, uint32_t n_o, const struct wei
     }
 }
 
-INLINE void direct_outputs(uint32_t format, uint32_t n_r, const struct weight *w, uint32_t out, uint32_t n_out,
-    const char *const *x, float *dots)
+INLINE void direct_outputs(uint32_t format, uint32_t n_r, const struct weight *w, uint32_t out,
+    uint32_t n_out, const char *const *x, float *dots)
 {
     uint32_t o = 0;
     for (; o + DIRECT_OUTS <= n_out; o += DIRECT_OUTS)
@@ -155,15 +163,16 @@ INLINE void direct_outputs(uint32_t format, uint32_t n_r, const struct weight *w
         direct(format, n_r, 1, w, out + o, x, dots + o);
 }
 
-#define DIRECT(name, format)                                                                                             \
-    static void name(uint32_t n_r, const struct weight *w, uint32_t out, uint32_t n_out, const char *const *x, float *dots) \
-    {                                                                                                                     \
-        if (n_r == 1)                                                                                                     \
-            direct_outputs(format, 1, w, out, n_out, x, dots);                                                            \
-        else if (n_r == 2)                                                                                                \
-            direct_outputs(format, 2, w, out, n_out, x, dots);                                                            \
-        else                                                                                                              \
-            direct_outputs(format, DIRECT_ROWS, w, out, n_out, x, dots);                                                  \
+#define DIRECT(name, format)                                                             \
+    static void name(uint32_t n_r, const struct weight *w, uint32_t out, uint32_t n_out, \
+        const char *const *x, float *dots)                                               \
+    {                                                                                    \
+        if (n_r == 1)                                                                    \
+            direct_outputs(format, 1, w, out, n_out, x, dots);                           \
+        else if (n_r == 2)                                                               \
+            direct_outputs(format, 2, w, out, n_out, x, dots);                           \
+        else                                                                             \
+            direct_outputs(format, DIRECT_ROWS, w, out, n_out, x, dots);                 \
     }
 DIRECT(direct_f32, W_F32)
 DIRECT(direct_f16, W_F16)
@@ -177,7 +186,8 @@ static bool is_direct(const struct weight *w, uint32_t n_row)
     return w->format != W_F8 || w->block_in % 16 == 0 || w->block_in >= w->n_in;
 }
 
-static void direct_dots(const struct weight *w, uint32_t out, uint32_t n_out, const char *const *x, uint32_t n_row, float *dots)
+static void direct_dots(const struct weight *w, uint32_t out, uint32_t n_out, const char *const *x,
+    uint32_t n_row, float *dots)
 {
     switch (w->format) {
     case W_F32: direct_f32(n_row, w, out, n_out, x, dots); break;
@@ -187,12 +197,13 @@ static void direct_dots(const struct weight *w, uint32_t out, uint32_t n_out, co
     }
 }
 
-/* ---- panel ------------------------------------------------------------------------------------------------------------ */
+/* ---- panel ----------------------------------------------------------------------------------- */
 
-/* Sixteen inputs, at byte `in` of the rows. AVX2 takes eight, then eight: 12 accumulators, 3 activations and a weight are
- * all its registers. */
+/* Sixteen inputs, at byte `in` of the rows. AVX2 takes eight, then eight: 12 accumulators, 3
+ * activations and a weight are all its registers. */
 #ifdef __AVX512F__
-INLINE void tile_step(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w, size_t stride, size_t in, v16 *a)
+INLINE void tile_step(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w,
+    size_t stride, size_t in, v16 *a)
 {
     v16 xv[TILE_ROWS];
     UNROLL for (uint32_t r = 0; r < n_r; r++)
@@ -206,7 +217,8 @@ INLINE void tile_step(uint32_t n_r, uint32_t n_o, const char *const *x, const ch
 #else
 INLINE __m256 load_256(const char *p) { return _mm256_loadu_ps((const float *)(const void *)p); }
 
-INLINE void tile_step(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w, size_t stride, size_t in, v16 *a)
+INLINE void tile_step(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w,
+    size_t stride, size_t in, v16 *a)
 {
     __m256 xv[TILE_ROWS];
     UNROLL for (uint32_t r = 0; r < n_r; r++)
@@ -226,9 +238,10 @@ INLINE void tile_step(uint32_t n_r, uint32_t n_o, const char *const *x, const ch
 }
 #endif
 
-/* Inputs [begin, end) of n_r rows and n_o outputs; w + o * stride the outputs' weights; acc rests between steps. */
-INLINE void tile(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w, size_t stride, uint32_t begin, uint32_t end,
-    float *acc)
+/* Inputs [begin, end) of n_r rows and n_o outputs; w + o * stride the outputs' weights; acc rests
+ * between steps. */
+INLINE void tile(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w, size_t stride,
+    uint32_t begin, uint32_t end, float *acc)
 {
     v16 a[TILE_ROWS * TILE_OUTS];
     uint32_t i = begin;
@@ -240,8 +253,8 @@ INLINE void tile(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w
     if (i < end) {
         UNROLL for (uint32_t o = 0; o < n_o; o++) {
             v16 wv = v16_fill(v16_load_n(w + o * stride + 4 * (size_t)i, end - i), end - i, -0.0f);
-            UNROLL for (uint32_t r = 0; r < n_r; r++)
-                a[r * n_o + o] = v16_fma(v16_load_n(x[r] + 4 * (size_t)i, end - i), wv, a[r * n_o + o]);
+            UNROLL for (uint32_t r = 0; r < n_r; r++) a[r * n_o + o] =
+                v16_fma(v16_load_n(x[r] + 4 * (size_t)i, end - i), wv, a[r * n_o + o]);
         }
     }
     UNROLL for (uint32_t r = 0; r < n_r; r++)
@@ -250,8 +263,8 @@ INLINE void tile(uint32_t n_r, uint32_t n_o, const char *const *x, const char *w
 }
 
 /* n_r rows and all outputs of the panel, over one step of inputs. */
-INLINE void tile_row(uint32_t n_r, const char *const *x, const char *w, size_t stride, uint32_t n_out, uint32_t begin,
-    uint32_t end, float *acc)
+INLINE void tile_row(uint32_t n_r, const char *const *x, const char *w, size_t stride,
+    uint32_t n_out, uint32_t begin, uint32_t end, float *acc)
 {
     uint32_t o = 0;
     for (; o + TILE_OUTS <= n_out; o += TILE_OUTS)
@@ -261,8 +274,8 @@ INLINE void tile_row(uint32_t n_r, const char *const *x, const char *w, size_t s
 }
 
 /* dots[r * PANEL + o] of up to ROW_BLOCK rows. w: float32 rows `stride` bytes apart. */
-static void panel_dots(const char *w, size_t stride, uint32_t n_in, uint32_t n_out, const char *const *x, uint32_t n_row,
-    float *acc, float *dots)
+static void panel_dots(const char *w, size_t stride, uint32_t n_in, uint32_t n_out,
+    const char *const *x, uint32_t n_row, float *acc, float *dots)
 {
     for (uint32_t begin = 0; begin < n_in; begin += K_STEP) {
         uint32_t end = n_in - begin < K_STEP ? n_in : begin + K_STEP, r = 0;
@@ -277,10 +290,11 @@ static void panel_dots(const char *w, size_t stride, uint32_t n_in, uint32_t n_o
     }
 }
 
-/* ---- both ------------------------------------------------------------------------------------------------------------- */
+/* ---- both ------------------------------------------------------------------------------------ */
 
 /* The panel's weights as float32 rows: decoded, or in place; *stride in bytes. */
-static const char *panel_weights(const struct weight *w, uint32_t out, uint32_t n_out, const struct work *s, size_t *stride)
+static const char *panel_weights(
+    const struct weight *w, uint32_t out, uint32_t n_out, const struct work *s, size_t *stride)
 {
     if (w->format == W_F32) {
         *stride = w->row_bytes;
@@ -298,7 +312,8 @@ static void row_pointers(const struct rows *x, uint32_t row, uint32_t n, const c
 }
 
 /* Outputs out .. out + n_out of rows row .. row + n from their dot products. */
-static void finish_matmul(const struct matmul *mm, uint32_t out, uint32_t n_out, uint32_t row, uint32_t n, const float *dots)
+static void finish_matmul(const struct matmul *mm, uint32_t out, uint32_t n_out, uint32_t row,
+    uint32_t n, const float *dots)
 {
     for (uint32_t r = 0; r < n; r++) {
         float *y = mm->y + (row + r) * mm->y_stride + out;
@@ -311,8 +326,8 @@ static void finish_matmul(const struct matmul *mm, uint32_t out, uint32_t n_out,
     }
 }
 
-static void finish_swiglu(const struct swiglu *sg, uint32_t out, uint32_t n_out, uint32_t row, uint32_t n, const float *gate,
-    const float *up)
+static void finish_swiglu(const struct swiglu *sg, uint32_t out, uint32_t n_out, uint32_t row,
+    uint32_t n, const float *gate, const float *up)
 {
     v16 one = v16_set(1.0f);
     for (uint32_t r = 0; r < n; r++) {
@@ -346,8 +361,8 @@ static void matmul_f32(const struct matmul *mm, uint32_t out_begin, uint32_t out
 }
 
 /* Dot products of one panel and up to ROW_BLOCK rows, either way. */
-static void any_dots(const struct weight *w, uint32_t out, uint32_t n_out, const char *const *x, uint32_t n_row, bool decoded,
-    const struct work *s, float *dots)
+static void any_dots(const struct weight *w, uint32_t out, uint32_t n_out, const char *const *x,
+    uint32_t n_row, bool decoded, const struct work *s, float *dots)
 {
     size_t stride = s->stride * sizeof(float);
     const char *panel = (const char *)s->panel;

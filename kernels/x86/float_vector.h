@@ -1,4 +1,5 @@
-/* float_vector.h: norms, rotations, dot products, sums, and activations to Q8; part of float_avx2.c and float_avx512.c. */
+/* float_vector.h: norms, rotations, dot products, sums, and activations to Q8; part of float_avx2.c
+ * and float_avx512.c. */
 #ifndef GLM_KERNELS_FLOAT_VECTOR_H
 #define GLM_KERNELS_FLOAT_VECTOR_H
 
@@ -13,7 +14,8 @@ static float dot(const float *a, const float *b, uint32_t n)
     for (; i + 16 <= n; i += 16)
         acc = v16_fma(v16_load(a + i), v16_load(b + i), acc);
     if (i < n)
-        acc = v16_fma(v16_load_n(a + i, n - i), v16_fill(v16_load_n(b + i, n - i), n - i, -0.0f), acc);
+        acc = v16_fma(
+            v16_load_n(a + i, n - i), v16_fill(v16_load_n(b + i, n - i), n - i, -0.0f), acc);
     return v16_fold(acc);
 }
 
@@ -24,7 +26,8 @@ static void rms_norm(const float *x, const float *w, uint32_t n, float eps, floa
     for (; i + 16 <= n; i += 16)
         v16_store(y + i, v16_mul(v16_mul(v16_load(x + i), r), v16_load(w + i)));
     if (i < n)
-        v16_store_n(y + i, v16_mul(v16_mul(v16_load_n(x + i, n - i), r), v16_load_n(w + i, n - i)), n - i);
+        v16_store_n(
+            y + i, v16_mul(v16_mul(v16_load_n(x + i, n - i), r), v16_load_n(w + i, n - i)), n - i);
 }
 
 static void rope(float *x, uint32_t n_rot, const float *c, const float *s)
@@ -32,7 +35,8 @@ static void rope(float *x, uint32_t n_rot, const float *c, const float *s)
     float *low = x, *high = x + n_rot / 2;
     for (uint32_t i = 0; i < n_rot / 2; i += 16) {
         uint32_t n = n_rot / 2 - i < 16 ? n_rot / 2 - i : 16;
-        v16 a = v16_load_n(low + i, n), b = v16_load_n(high + i, n), cv = v16_load_n(c + i, n), sv = v16_load_n(s + i, n);
+        v16 a = v16_load_n(low + i, n), b = v16_load_n(high + i, n), cv = v16_load_n(c + i, n),
+            sv = v16_load_n(s + i, n);
         v16_store_n(low + i, v16_fma(a, cv, v16_negate(v16_mul(b, sv))), n);
         v16_store_n(high + i, v16_fma(b, cv, v16_mul(a, sv)), n);
     }

@@ -26,7 +26,10 @@ ALWAYS __m256i load32(const uint8_t *p)
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-ALWAYS __m256i broadcast_quad(const uint8_t *x) { return _mm256_set1_epi32(word32(x)); }
+ALWAYS __m256i broadcast_quad(const uint8_t *x)
+{
+    return _mm256_set1_epi32(word32(x));
+}
 
 /* a += w . x in int16. The empty asm keeps gcc 12 from regrouping the adds, which costs it
  * registers. */
@@ -174,7 +177,7 @@ typedef void span_kernel(const struct panel *p, struct span *s, const struct row
     static void name(const struct panel *p, struct span *s, const struct row_span *rs, uint32_t k, \
         float(*acc)[LANES])                                                                        \
     {                                                                                              \
-        const struct plan c = { __VA_ARGS__ };                                                     \
+        const struct plan c = {__VA_ARGS__};                                                       \
         span_all_rows(p, s, rs, k, acc, c);                                                        \
     }
 SPAN_KERNEL(span_4bit, .group = 32, .flush = 8)
@@ -226,7 +229,7 @@ struct block_sum {
 
 ALWAYS struct block_sum sum_begin(int32_t start)
 {
-    return (struct block_sum){ _mm256_set1_epi32(start), _mm256_setzero_si256() };
+    return (struct block_sum){_mm256_set1_epi32(start), _mm256_setzero_si256()};
 }
 
 ALWAYS void sum_word(struct block_sum *s, __m256i w, const int32_t valid, const uint8_t *x,
@@ -253,7 +256,10 @@ ALWAYS __m256i sum_end(struct block_sum s, const uint32_t format)
         s.a, format == W_Q4_0 ? _mm256_madd_epi16(s.b, _mm256_set1_epi16(1)) : s.b);
 }
 
-ALWAYS int32_t direct_offset(const uint32_t format) { return format == W_Q4_0 ? 8 : 0; }
+ALWAYS int32_t direct_offset(const uint32_t format)
+{
+    return format == W_Q4_0 ? 8 : 0;
+}
 
 #include "q8_direct.h"
 
@@ -308,7 +314,7 @@ static void silu_mul(float *gate, const float *up)
  * ----------------------------------------------------------------------------------------------------------
  */
 
-static const struct q8_isa isa = { sums, silu_mul };
+static const struct q8_isa isa = {sums, silu_mul};
 
 static void matmul_q8(const struct matmul *mm, uint32_t out_begin, uint32_t out_end, void *scratch)
 {

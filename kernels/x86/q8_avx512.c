@@ -158,7 +158,7 @@ struct block_sum {
 
 ALWAYS struct block_sum sum_begin(int32_t start)
 {
-    return (struct block_sum){ _mm256_set1_epi32(start), _mm256_setzero_si256() };
+    return (struct block_sum){_mm256_set1_epi32(start), _mm256_setzero_si256()};
 }
 
 ALWAYS void sum_word(struct block_sum *s, __m256i w, const int32_t valid, const uint8_t *x,
@@ -184,7 +184,10 @@ ALWAYS __m256i sum_end(struct block_sum s, const uint32_t format)
     return _mm256_add_epi32(s.a, format == W_Q4_0 ? _mm256_srai_epi32(s.b, 4) : s.b);
 }
 
-ALWAYS int32_t direct_offset(const uint32_t format) { return format == W_Q4_0 ? 8 : 128; }
+ALWAYS int32_t direct_offset(const uint32_t format)
+{
+    return format == W_Q4_0 ? 8 : 128;
+}
 
 #include "q8_direct.h"
 
@@ -239,7 +242,7 @@ static void silu_mul(float *gate, const float *up)
  * ----------------------------------------------------------------------------------------------------------
  */
 
-static const struct q8_isa isa = { sums, silu_mul };
+static const struct q8_isa isa = {sums, silu_mul};
 
 static void matmul_q8(const struct matmul *mm, uint32_t out_begin, uint32_t out_end, void *scratch)
 {

@@ -72,7 +72,7 @@ ALWAYS void direct_span(struct direct *v, const struct panel *p, const uint8_t *
 {
     const uint32_t n = format == W_Q4_0 ? 4 : 8;
     __m256i t[2][4];
-    __m256 d[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
+    __m256 d[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
 #pragma GCC unroll 68
     for (uint32_t i = 0; i < 4 * (2 * n + 1); i++) {
         const uint32_t j = i % (2 * n + 1), b = i / (2 * n + 1) * 2 + (j > n);
@@ -113,8 +113,8 @@ ALWAYS void direct_blocks(struct direct *v, const struct panel *p, const uint8_t
 {
     const uint32_t block_bytes = weight_block(format).bytes;
     for (uint32_t b = 0; b < n_block; b++, at += block_bytes) {
-        const uint8_t *from[2] = { at, at + 8 * p->stride };
-        __m256 d[2] = { gather_f16(from[0], p->stride), gather_f16(from[1], p->stride) };
+        const uint8_t *from[2] = {at, at + 8 * p->stride};
+        __m256 d[2] = {gather_f16(from[0], p->stride), gather_f16(from[1], p->stride)};
         if (p->ahead)
             prefetch(
                 p->data + p->ahead + (size_t)(at - p->data) * LANES, (size_t)LANES * block_bytes);

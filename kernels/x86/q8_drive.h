@@ -143,7 +143,7 @@ static inline void drive_matmul(
         uint32_t next = p.out + p.lane_end;
         panel_order(&p, out == begin, next >= end);
         for (uint32_t row = 0; row < mm->x.n; row += CHUNK) {
-            struct row_span r = { &mm->x, row, mm->x.n - row < CHUNK ? mm->x.n - row : CHUNK };
+            struct row_span r = {&mm->x, row, mm->x.n - row < CHUNK ? mm->x.n - row : CHUNK};
             isa->sums(&p, &r, &t->span, t->acc[0]);
             for (uint32_t i = 0; i < r.n; i++)
                 matmul_put(mm, &p, row + i, t->acc[0][i]);
@@ -159,7 +159,7 @@ static inline void drive_swiglu(
     for (uint32_t out = begin; out < end;) {
         uint32_t next = end;
         for (uint32_t row = 0; row < sg->x.n; row += CHUNK) {
-            struct row_span r = { &sg->x, row, sg->x.n - row < CHUNK ? sg->x.n - row : CHUNK };
+            struct row_span r = {&sg->x, row, sg->x.n - row < CHUNK ? sg->x.n - row : CHUNK};
             struct panel p = panel_at(sg->gate, out, end, t->rows);
             next = p.out + p.lane_end;
             panel_order(&p, out == begin, next >= end);

@@ -99,7 +99,10 @@ ALWAYS __m256 low_f16(__m256i v)
 {
     return f16_of_words(_mm256_and_si256(v, _mm256_set1_epi32(0xffff)));
 }
-ALWAYS __m256 high_f16(__m256i v) { return f16_of_words(_mm256_srli_epi32(v, 16)); }
+ALWAYS __m256 high_f16(__m256i v)
+{
+    return f16_of_words(_mm256_srli_epi32(v, 16));
+}
 
 /* Byte i of each word as float. */
 ALWAYS __m256 byte_f32(__m256i v, int i)
@@ -112,8 +115,14 @@ ALWAYS __m256 byte_f32(__m256i v, int i)
  * ------------------------------------------------------------------------------------------------
  */
 
-ALWAYS __m256i bytes(int v) { return _mm256_set1_epi8((char)v); }
-ALWAYS __m256i low_nibble(__m256i v) { return _mm256_and_si256(v, bytes(15)); }
+ALWAYS __m256i bytes(int v)
+{
+    return _mm256_set1_epi8((char)v);
+}
+ALWAYS __m256i low_nibble(__m256i v)
+{
+    return _mm256_and_si256(v, bytes(15));
+}
 ALWAYS __m256i high_nibble(__m256i v)
 {
     return _mm256_and_si256(_mm256_srli_epi16(v, 4), bytes(15));
@@ -281,10 +290,10 @@ ALWAYS void k4_scales(const uint8_t *b, size_t stride, float *scale, float *min)
     transpose(b, stride, t);
     __m256 d = low_f16(t[0]), dmin = _mm256_xor_ps(high_f16(t[0]), _mm256_set1_ps(-0.0f));
     __m256i six = bytes(63);
-    __m256i sc[2] = { _mm256_and_si256(t[1], six),
-        _mm256_or_si256(low_nibble(t[3]), field2(t[1], 6, 4)) };
-    __m256i m[2] = { _mm256_and_si256(t[2], six),
-        _mm256_or_si256(high_nibble(t[3]), field2(t[2], 6, 4)) };
+    __m256i sc[2] = {
+        _mm256_and_si256(t[1], six), _mm256_or_si256(low_nibble(t[3]), field2(t[1], 6, 4))};
+    __m256i m[2] = {
+        _mm256_and_si256(t[2], six), _mm256_or_si256(high_nibble(t[3]), field2(t[2], 6, 4))};
     for (int g = 0; g < 8; g++) {
         _mm256_storeu_ps(scale + (size_t)g * LANES, _mm256_mul_ps(d, byte_f32(sc[g / 4], g % 4)));
         _mm256_storeu_ps(min + (size_t)g * LANES, _mm256_mul_ps(dmin, byte_f32(m[g / 4], g % 4)));
@@ -377,10 +386,10 @@ ALWAYS void k3_scales(const uint8_t *b, size_t stride, float *scale)
     __m256 d = gather_f16(b + 108, stride);
     __m256i s0 = gather_32(b + 96, stride), s1 = gather_32(b + 100, stride),
             hi = gather_32(b + 104, stride);
-    __m256i sc[4] = { _mm256_or_si256(low_nibble(s0), field2(hi, 0, 4)),
+    __m256i sc[4] = {_mm256_or_si256(low_nibble(s0), field2(hi, 0, 4)),
         _mm256_or_si256(low_nibble(s1), field2(hi, 2, 4)),
         _mm256_or_si256(high_nibble(s0), field2(hi, 4, 4)),
-        _mm256_or_si256(high_nibble(s1), field2(hi, 6, 4)) };
+        _mm256_or_si256(high_nibble(s1), field2(hi, 6, 4))};
     for (int g = 0; g < 16; g++) {
         __m256 s = _mm256_sub_ps(byte_f32(sc[g / 4], g % 4), _mm256_set1_ps(32.0f));
         _mm256_storeu_ps(scale + (size_t)g * LANES, _mm256_mul_ps(d, s));
@@ -468,24 +477,23 @@ struct q8_format {
     uint8_t group;       /* elements that share a scale: 16 or 32 */
     bool has_min;        /* then offset is 0 */
     uint8_t offset;      /* added to the signed quant */
-    uint8_t bits;        /* of the unsigned quant */
     uint16_t span_bytes; /* of 256 elements */
 };
 
 static const struct q8_format q8_formats[W_FORMAT_COUNT] = {
-    [W_Q8_0] = { q8_0_span, 32, false, 128, 8, 272 },
-    [W_Q4_0] = { q4_0_span, 32, false, 8, 4, 144 },
-    [W_Q4_1] = { q4_1_span, 32, true, 0, 4, 160 },
-    [W_Q5_0] = { q5_0_span, 32, false, 16, 5, 176 },
-    [W_Q5_1] = { q5_1_span, 32, true, 0, 5, 192 },
-    [W_IQ4_NL] = { iq4_nl_span, 32, false, 128, 8, 144 },
-    [W_MXFP4] = { mxfp4_span, 32, false, 12, 5, 136 },
-    [W_Q2_K] = { q2_k_span, 16, true, 0, 2, 84 },
-    [W_Q3_K] = { q3_k_span, 16, false, 4, 3, 110 },
-    [W_Q4_K] = { q4_k_span, 32, true, 0, 4, 144 },
-    [W_Q5_K] = { q5_k_span, 32, true, 0, 5, 176 },
-    [W_Q6_K] = { q6_k_span, 16, false, 32, 6, 210 },
-    [W_IQ4_XS] = { iq4_xs_span, 32, false, 128, 8, 136 },
+    [W_Q8_0] = {q8_0_span, 32, false, 128, 272},
+    [W_Q4_0] = {q4_0_span, 32, false, 8, 144},
+    [W_Q4_1] = {q4_1_span, 32, true, 0, 160},
+    [W_Q5_0] = {q5_0_span, 32, false, 16, 176},
+    [W_Q5_1] = {q5_1_span, 32, true, 0, 192},
+    [W_IQ4_NL] = {iq4_nl_span, 32, false, 128, 144},
+    [W_MXFP4] = {mxfp4_span, 32, false, 12, 136},
+    [W_Q2_K] = {q2_k_span, 16, true, 0, 84},
+    [W_Q3_K] = {q3_k_span, 16, false, 4, 110},
+    [W_Q4_K] = {q4_k_span, 32, true, 0, 144},
+    [W_Q5_K] = {q5_k_span, 32, true, 0, 176},
+    [W_Q6_K] = {q6_k_span, 16, false, 32, 210},
+    [W_IQ4_XS] = {iq4_xs_span, 32, false, 128, 136},
 };
 
 #endif

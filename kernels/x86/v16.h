@@ -1,8 +1,10 @@
-/* v16.h: sixteen floats at once, one zmm register or two ymm, chosen by the flags that the including file is compiled
- * with. The canonical sum of kernels.h has sixteen chains, so a v16 is a row of chains. Everything is static: no function
- * here may be shared between files of different instruction sets.
+/* v16.h: sixteen floats at once, one zmm register or two ymm, chosen by the flags that the
+ * including file is compiled with. The canonical sum of kernels.h has sixteen chains, so a v16 is a
+ * row of chains. Everything is static: no function here may be shared between files of different
+ * instruction sets.
  *
- * A tail of n < 16 elements multiplies +0 by -0 in the lanes behind it: their product, -0, leaves any chain as it was.
+ * A tail of n < 16 elements multiplies +0 by -0 in the lanes behind it: their product, -0, leaves
+ * any chain as it was.
  */
 #ifndef GLM_KERNELS_V16_H
 #define GLM_KERNELS_V16_H
@@ -54,7 +56,10 @@ INLINE v16 v16_max(v16 a, v16 b) { return _mm512_max_ps(a, b); } /* a > b ? a : 
 INLINE v16 v16_abs(v16 a) { return _mm512_abs_ps(a); }
 INLINE v16 v16_negate(v16 a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
 /* Lanes from n on get `fill`. */
-INLINE v16 v16_fill(v16 x, uint32_t n, float fill) { return _mm512_mask_blend_ps(v16_mask(n), _mm512_set1_ps(fill), x); }
+INLINE v16 v16_fill(v16 x, uint32_t n, float fill)
+{
+    return _mm512_mask_blend_ps(v16_mask(n), _mm512_set1_ps(fill), x);
+}
 INLINE bool v16_all_less(v16 a, v16 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) == 0xffff; }
 INLINE v16 v16_from_i8(__m128i q) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)); }
 INLINE v16 v16_from_bf16(const void *p)
@@ -75,8 +80,10 @@ INLINE float v16_fold(v16 a)
 /* Four folds together: to[i] = fold of a[i]. */
 INLINE void v16_fold4(const v16 *a, float *to)
 {
-    v16 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a[0], a[1], 0x44), _mm512_shuffle_f32x4(a[0], a[1], 0xee));
-    v16 cd = _mm512_add_ps(_mm512_shuffle_f32x4(a[2], a[3], 0x44), _mm512_shuffle_f32x4(a[2], a[3], 0xee));
+    v16 ab = _mm512_add_ps(
+        _mm512_shuffle_f32x4(a[0], a[1], 0x44), _mm512_shuffle_f32x4(a[0], a[1], 0xee));
+    v16 cd = _mm512_add_ps(
+        _mm512_shuffle_f32x4(a[2], a[3], 0x44), _mm512_shuffle_f32x4(a[2], a[3], 0xee));
     v16 s = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
     s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xee));
     s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x55));
@@ -88,7 +95,8 @@ INLINE float v16_max_of(v16 a) { return _mm512_reduce_max_ps(a); } /* no NaN amo
 /* k_exp of kernels/ref, step for step. */
 INLINE v16 v16_exp(v16 x)
 {
-    v16 z = v16_fma(x, v16_set(0x1.715476p+0f), v16_set(0x1.8p+23f)), n = v16_sub(z, v16_set(0x1.8p+23f));
+    v16 z = v16_fma(x, v16_set(0x1.715476p+0f), v16_set(0x1.8p+23f)),
+        n = v16_sub(z, v16_set(0x1.8p+23f));
     v16 r = v16_fnma(n, v16_set(0x1.7f7d1cp-20f), v16_fnma(n, v16_set(0x1.62e4p-1f), x));
     v16 p = v16_set(0x1.6a23c2p-10f);
     p = v16_fma(p, r, v16_set(0x1.123a22p-7f));
@@ -97,10 +105,13 @@ INLINE v16 v16_exp(v16 x)
     p = v16_fma(p, r, v16_set(0x1.fffffcp-2f));
     p = v16_fma(p, r, v16_set(1.0f));
     p = v16_fma(p, r, v16_set(1.0f));
-    __m512i bits = _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(z), 23));
+    __m512i bits =
+        _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(z), 23));
     v16 y = _mm512_castsi512_ps(bits);
-    y = _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, v16_set(-87.3f), _CMP_LT_OQ), _mm512_setzero_ps());
-    y = _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, v16_set(88.7f), _CMP_GT_OQ), v16_set(__builtin_inff()));
+    y = _mm512_mask_mov_ps(
+        y, _mm512_cmp_ps_mask(x, v16_set(-87.3f), _CMP_LT_OQ), _mm512_setzero_ps());
+    y = _mm512_mask_mov_ps(
+        y, _mm512_cmp_ps_mask(x, v16_set(88.7f), _CMP_GT_OQ), v16_set(__builtin_inff()));
     return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
 }
 
@@ -136,11 +147,13 @@ INLINE void v16_store(void *p, v16 x)
 /* Of lanes first .. first + 7, those below n. */
 INLINE __m256i v8_mask(uint32_t n, int first)
 {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n - first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_cmpgt_epi32(
+        _mm256_set1_epi32((int)n - first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 INLINE v16 v16_load_n(const void *p, uint32_t n)
 {
-    return (v16){ _mm256_maskload_ps(p, v8_mask(n, 0)), _mm256_maskload_ps((const float *)p + 8, v8_mask(n, 8)) };
+    return (v16){ _mm256_maskload_ps(p, v8_mask(n, 0)),
+        _mm256_maskload_ps((const float *)p + 8, v8_mask(n, 8)) };
 }
 INLINE void v16_store_n(void *p, v16 x, uint32_t n)
 {
@@ -182,12 +195,15 @@ INLINE v16 v16_from_i8(__m128i q)
 }
 INLINE v16 v16_from_bf16(const void *p)
 {
-    __m256i lo = _mm256_cvtepu16_epi32(load_128(p)), hi = _mm256_cvtepu16_epi32(load_128((const char *)p + 16));
-    return (v16){ _mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16)) };
+    __m256i lo = _mm256_cvtepu16_epi32(load_128(p)),
+            hi = _mm256_cvtepu16_epi32(load_128((const char *)p + 16));
+    return (v16){ _mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)),
+        _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16)) };
 }
 INLINE v16 v16_from_half(__m256i h)
 {
-    return (v16){ _mm256_cvtph_ps(_mm256_castsi256_si128(h)), _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)) };
+    return (v16){ _mm256_cvtph_ps(_mm256_castsi256_si128(h)),
+        _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)) };
 }
 
 /* Chains 8 apart are added, then 4, 2, 1. */
@@ -205,8 +221,10 @@ INLINE void v16_fold4(const v16 *a, float *to)
     __m256 b[4];
     for (uint32_t i = 0; i < 4; i++)
         b[i] = _mm256_add_ps(a[i].lo, a[i].hi);
-    __m256 s = _mm256_add_ps(_mm256_permute2f128_ps(b[0], b[2], 0x20), _mm256_permute2f128_ps(b[0], b[2], 0x31));
-    __m256 t = _mm256_add_ps(_mm256_permute2f128_ps(b[1], b[3], 0x20), _mm256_permute2f128_ps(b[1], b[3], 0x31));
+    __m256 s = _mm256_add_ps(
+        _mm256_permute2f128_ps(b[0], b[2], 0x20), _mm256_permute2f128_ps(b[0], b[2], 0x31));
+    __m256 t = _mm256_add_ps(
+        _mm256_permute2f128_ps(b[1], b[3], 0x20), _mm256_permute2f128_ps(b[1], b[3], 0x31));
     /* s: chains 0 .. 3 of a[0] and of a[2]; t: of a[1] and of a[3] */
     __m256 u = _mm256_add_ps(_mm256_shuffle_ps(s, t, 0x44), _mm256_shuffle_ps(s, t, 0xee));
     u = _mm256_add_ps(_mm256_shuffle_ps(u, u, 0x88), _mm256_shuffle_ps(u, u, 0xdd));
@@ -226,7 +244,8 @@ INLINE float v16_max_of(v16 a) /* no NaN among them */
 INLINE __m256 v8_exp(__m256 x)
 {
 #define SET _mm256_set1_ps
-    __m256 z = _mm256_fmadd_ps(x, SET(0x1.715476p+0f), SET(0x1.8p+23f)), n = _mm256_sub_ps(z, SET(0x1.8p+23f));
+    __m256 z = _mm256_fmadd_ps(x, SET(0x1.715476p+0f), SET(0x1.8p+23f)),
+           n = _mm256_sub_ps(z, SET(0x1.8p+23f));
     __m256 r = _mm256_fnmadd_ps(n, SET(0x1.7f7d1cp-20f), _mm256_fnmadd_ps(n, SET(0x1.62e4p-1f), x));
     __m256 p = SET(0x1.6a23c2p-10f);
     p = _mm256_fmadd_ps(p, r, SET(0x1.123a22p-7f));
@@ -235,8 +254,10 @@ INLINE __m256 v8_exp(__m256 x)
     p = _mm256_fmadd_ps(p, r, SET(0x1.fffffcp-2f));
     p = _mm256_fmadd_ps(p, r, SET(1.0f));
     p = _mm256_fmadd_ps(p, r, SET(1.0f));
-    __m256i bits = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(z), 23));
-    __m256 y = _mm256_andnot_ps(_mm256_cmp_ps(x, SET(-87.3f), _CMP_LT_OQ), _mm256_castsi256_ps(bits));
+    __m256i bits =
+        _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(z), 23));
+    __m256 y =
+        _mm256_andnot_ps(_mm256_cmp_ps(x, SET(-87.3f), _CMP_LT_OQ), _mm256_castsi256_ps(bits));
     y = _mm256_blendv_ps(y, SET(__builtin_inff()), _mm256_cmp_ps(x, SET(88.7f), _CMP_GT_OQ));
     return _mm256_blendv_ps(y, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
 #undef SET
@@ -272,20 +293,22 @@ INLINE __m256i v16_to_bf16(v16 x)
 
 #endif
 
-/* ---- the same for both ----------------------------------------------------------------------------------------------- */
+/* ---- the same for both ----------------------------------------------------------------------- */
 
-/* Sixteen E4M3 bytes. As float16 the seven bits mean 2^-8 of their value, subnormals too; 0x7f is made a NaN. */
+/* Sixteen E4M3 bytes. As float16 the seven bits mean 2^-8 of their value, subnormals too; 0x7f is
+ * made a NaN. */
 INLINE v16 v16_from_f8(__m128i b)
 {
     __m256i w = _mm256_slli_epi16(_mm256_cvtepu8_epi16(b), 8);
     w = _mm256_and_si256(_mm256_srai_epi16(w, 1), _mm256_set1_epi16((short)0xbfff));
-    __m256i nan = _mm256_cmpeq_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0x7fff)), _mm256_set1_epi16(0x3f80));
+    __m256i nan = _mm256_cmpeq_epi16(
+        _mm256_and_si256(w, _mm256_set1_epi16(0x7fff)), _mm256_set1_epi16(0x3f80));
     w = _mm256_or_si256(w, _mm256_and_si256(nan, _mm256_set1_epi16(0x7c00)));
     return v16_mul(v16_from_half(w), v16_set(256.0f));
 }
 
-/* The same in fewer steps where none is NaN: as float32 the seven bits mean 2^-120 of their value (the subnormal ones are
- * subnormal in float32 too). */
+/* The same in fewer steps where none is NaN: as float32 the seven bits mean 2^-120 of their value
+ * (the subnormal ones are subnormal in float32 too). */
 INLINE v16 v16_from_f8_less120(const void *p)
 {
 #ifdef __AVX512F__
@@ -295,7 +318,8 @@ INLINE v16 v16_from_f8_less120(const void *p)
     __m256i keep = _mm256_set1_epi32((int)0x87f00000u);
     __m256i lo = _mm256_slli_epi32(_mm256_cvtepi8_epi32(load_64(p)), 20);
     __m256i hi = _mm256_slli_epi32(_mm256_cvtepi8_epi32(load_64((const char *)p + 8)), 20);
-    return (v16){ _mm256_castsi256_ps(_mm256_and_si256(lo, keep)), _mm256_castsi256_ps(_mm256_and_si256(hi, keep)) };
+    return (v16){ _mm256_castsi256_ps(_mm256_and_si256(lo, keep)),
+        _mm256_castsi256_ps(_mm256_and_si256(hi, keep)) };
 #endif
 }
 

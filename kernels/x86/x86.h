@@ -1,7 +1,8 @@
-/* x86.h: the x86 kernels' own interface. Each file is compiled for one instruction set and overwrites, in the table, what
- * it has faster; dispatch.c calls them in rising order after asking which instructions the CPU has. Nothing but these
- * functions is visible between the files of different sets: a shared inline function could be emitted with
- * instructions that an older CPU lacks.
+/* x86.h: the x86 kernels' own interface. Each file is compiled for one instruction set and
+ * overwrites, in the table, what it has faster; dispatch.c calls them in rising order after asking
+ * which instructions the CPU has. Nothing but these functions is visible between the files of
+ * different sets: a shared inline function could be emitted with instructions that an older CPU
+ * lacks.
  */
 #ifndef GLM_KERNELS_X86_H
 #define GLM_KERNELS_X86_H

@@ -1,6 +1,7 @@
-/* gguf.c: opens a GGUF checkpoint: one file, or splits whose first holds the metadata. Fills the checkpoint's hyper-
- * parameters, tensor table, tokenizer source and defaults. Keeps the first file's metadata, which the tokenizer's views
- * point into, until the checkpoint is closed; the other files' only while opening.
+/* gguf.c: opens a GGUF checkpoint: one file, or splits whose first holds the metadata. Fills the
+ * checkpoint's hyper- parameters, tensor table, tokenizer source and defaults. Keeps the first
+ * file's metadata, which the tokenizer's views point into, until the checkpoint is closed; the
+ * other files' only while opening.
  */
 #include "gguf_int.h"
 
@@ -19,14 +20,16 @@ struct loading {
     uint32_t n_shard;
 };
 
-static int32_t bad_key(const struct gguf_meta *g, int32_t code, const char *key, const char *why, glm_error *err)
+static int32_t bad_key(
+    const struct gguf_meta *g, int32_t code, const char *key, const char *why, glm_error *err)
 {
     char place[GGUF_PLACE];
     const struct gguf_kv *kv = gguf_find(g, key);
-    return err_set(err, code, kv ? kv->value : g->infos, gguf_place(g->name, key, strlen(key), place), "%s", why);
+    return err_set(err, code, kv ? kv->value : g->infos,
+        gguf_place(g->name, key, strlen(key), place), "%s", why);
 }
 
-/* ---- files and splits ------------------------------------------------------------------------------------------------ */
+/* ---- files and splits ------------------------------------------------------------------------ */
 
 static int32_t open_file(struct ckpt *c, uint32_t i, const char *path, glm_error *err)
 {
@@ -44,7 +47,8 @@ static void put_5_digits(char *at, uint32_t v)
         at[i] = (char)('0' + v % 10);
 }
 
-/* "NAME-0000i-of-0000n.gguf" from the first split's name; NULL: c->path is not such a name, or no memory. */
+/* "NAME-0000i-of-0000n.gguf" from the first split's name; NULL: c->path is not such a name, or no
+ * memory. */
 static char *split_name(struct ckpt *c, uint32_t i, uint32_t n)
 {
     char tail[SPLIT_TAIL + 1] = "-00001-of-00000.gguf";
@@ -65,7 +69,8 @@ static int32_t check_first(const struct gguf_meta *g, glm_error *err)
     int32_t status = gguf_u32(g, "split.no", false, &no, err);
     if (status == GLM_OK && no != 0)
         status = bad_key(g, GLM_EFORMAT, "split.no",
-            "this is not the first split: give the path of the first, NAME-00001-of-COUNT.gguf", err);
+            "this is not the first split: give the path of the first, NAME-00001-of-COUNT.gguf",
+            err);
     return status;
 }
 
@@ -76,7 +81,9 @@ static int32_t check_split(const struct gguf_meta *g, uint32_t i, uint32_t n, gl
     status = status ? status : gguf_u32(g, "split.count", true, &count, err);
     if (status == GLM_OK && (no != i || count != n))
         status = bad_key(g, GLM_EFORMAT, no != i ? "split.no" : "split.count",
-            "this split does not belong at its place: its number or count is another than its name's", err);
+            "this split does not belong at its place: its number or count is another than its "
+            "name's",
+            err);
     return status;
 }
 
@@ -89,9 +96,11 @@ static int32_t open_shards(struct loading *l, uint32_t n, glm_error *err)
             return err_nomem(err, "names of splits");
         int32_t status = open_file(c, i, name, err);
         if (status == GLM_EIO)
-            return err_set(err, GLM_EIO, 0, name, "split %u of %u cannot be opened: all splits must lie in one folder",
-                i + 1, n);
-        status = status ? status : gguf_meta_read(&l->shards[l->n_shard++], c->mem, &c->files[i].file, name, err);
+            return err_set(err, GLM_EIO, 0, name,
+                "split %u of %u cannot be opened: all splits must lie in one folder", i + 1, n);
+        status =
+            status ? status
+                   : gguf_meta_read(&l->shards[l->n_shard++], c->mem, &c->files[i].file, name, err);
         status = status ? status : check_split(&l->shards[i], i, n, err);
         if (status)
             return status;
@@ -108,12 +117,14 @@ static int32_t read_tensors(struct loading *l, glm_error *err)
     if (n > GGUF_TENSOR_MAX)
         return err_set(err, GLM_EFORMAT, 0, c->path, "%llu tensors in all splits: they are damaged",
             (unsigned long long)n);
-    c->tensors = arena_alloc(&c->arena, (size_t)(n + 1) * sizeof *c->tensors, _Alignof(struct io_tensor));
+    c->tensors =
+        arena_alloc(&c->arena, (size_t)(n + 1) * sizeof *c->tensors, _Alignof(struct io_tensor));
     if (c->tensors == NULL)
         return err_nomem(err, "the tensor table");
     for (uint32_t i = 0; i < l->n_shard; i++) {
         struct io_file *f = &c->files[i];
-        int32_t status = gguf_meta_tensors(&l->shards[i], &c->arena, i, c->tensors + c->n_tensor, &f->data_offset, err);
+        int32_t status = gguf_meta_tensors(
+            &l->shards[i], &c->arena, i, c->tensors + c->n_tensor, &f->data_offset, err);
         if (status)
             return status;
         f->data_size = f->file.size - f->data_offset;
@@ -125,7 +136,7 @@ static int32_t read_tensors(struct loading *l, glm_error *err)
 /* Opens the other splits and reads all tensor tables. */
 static int32_t load_tensors(struct ckpt *c, struct gguf_state *state, glm_error *err)
 {
-    struct loading l = { .c = c };
+    struct loading l = {.c = c};
     struct io_file *files;
     uint32_t n = 1, total = 0;
     int32_t status = gguf_u32(&state->meta, "split.count", false, &n, err);
@@ -161,7 +172,7 @@ done:
     return status;
 }
 
-/* ---- hyper-parameters ------------------------------------------------------------------------------------------------ */
+/* ---- hyper-parameters ------------------------------------------------------------------------ */
 
 static int32_t check_architecture(const struct gguf_meta *g, glm_error *err)
 {
@@ -174,7 +185,8 @@ static int32_t check_architecture(const struct gguf_meta *g, glm_error *err)
     if (size == strlen(ARCH) && memcmp(text, ARCH, size) == 0)
         return GLM_OK;
     size = utf8_valid_prefix(text, size < 64 ? size : 64);
-    return err_set(err, GLM_ENOTSUP, gguf_find(g, key)->value, gguf_place(g->name, key, strlen(key), place),
+    return err_set(err, GLM_ENOTSUP, gguf_find(g, key)->value,
+        gguf_place(g->name, key, strlen(key), place),
         "architecture \"%.*s\" is not supported, only " ARCH " is", (int)size, text);
 }
 
@@ -185,44 +197,49 @@ static int32_t check_variants(const struct gguf_meta *g, glm_error *err)
     const char *scaling = "none", *kind = "model";
     size_t scaling_size = 4, kind_size = 5;
     int32_t status = gguf_u32(g, ARCH ".expert_gating_func", false, &gating, err);
-    status = status ? status : gguf_string(g, ARCH ".rope.scaling.type", false, &scaling, &scaling_size, err);
+    status = status
+                 ? status
+                 : gguf_string(g, ARCH ".rope.scaling.type", false, &scaling, &scaling_size, err);
     status = status ? status : gguf_string(g, "general.type", false, &kind, &kind_size, err);
     if (status)
         return status;
     if (gating != 2)
-        return bad_key(g, GLM_ENOTSUP, ARCH ".expert_gating_func", "only 2 (sigmoid) is supported", err);
+        return bad_key(
+            g, GLM_ENOTSUP, ARCH ".expert_gating_func", "only 2 (sigmoid) is supported", err);
     if (scaling_size != 4 || memcmp(scaling, "none", 4) != 0)
-        return bad_key(g, GLM_ENOTSUP, ARCH ".rope.scaling.type", "rotary scaling is not supported", err);
+        return bad_key(
+            g, GLM_ENOTSUP, ARCH ".rope.scaling.type", "rotary scaling is not supported", err);
     if (kind_size != 5 || memcmp(kind, "model", 5) != 0)
-        return bad_key(g, GLM_ENOTSUP, "general.type", "this file is no model (an adapter or projector?)", err);
+        return bad_key(g, GLM_ENOTSUP, "general.type",
+            "this file is no model (an adapter or projector?)", err);
     return GLM_OK;
 }
 
-static int32_t read_keys(const struct gguf_meta *g, struct hparams *hp, uint32_t *n_block, uint32_t *d_value,
-    glm_error *err)
+static int32_t read_keys(const struct gguf_meta *g, struct hparams *hp, uint32_t *n_block,
+    uint32_t *d_value, glm_error *err)
 {
     const struct {
         const char *key;
         uint32_t *to;
         bool required;
     } keys[] = {
-        { ARCH ".block_count", n_block, true },
-        { ARCH ".context_length", &hp->n_ctx_train, true },
-        { ARCH ".embedding_length", &hp->d_model, true },
-        { ARCH ".feed_forward_length", &hp->d_ff, true },
-        { ARCH ".attention.head_count", &hp->n_head, true },
-        { ARCH ".attention.head_count_kv", &hp->n_head_kv, true },
-        { ARCH ".attention.key_length", &hp->d_head, true },
-        { ARCH ".attention.value_length", d_value, false },
-        { ARCH ".rope.dimension_count", &hp->n_rot, true },
-        { ARCH ".expert_count", &hp->n_expert, true },
-        { ARCH ".expert_used_count", &hp->n_expert_used, true },
-        { ARCH ".expert_shared_count", &hp->n_expert_shared, false },
-        { ARCH ".expert_feed_forward_length", &hp->d_ff_exp, true },
-        { ARCH ".expert_group_count", &hp->n_group, false },
-        { ARCH ".expert_group_used_count", &hp->n_group_used, false },
-        { ARCH ".leading_dense_block_count", &hp->n_layer_dense, false },
-        { ARCH ".nextn_predict_layers", &hp->n_nextn, false },
+        {ARCH ".block_count", n_block, true},
+        {ARCH ".context_length", &hp->n_ctx_train, true},
+        {ARCH ".embedding_length", &hp->d_model, true},
+        {ARCH ".feed_forward_length", &hp->d_ff, true},
+        {ARCH ".attention.head_count", &hp->n_head, true},
+        {ARCH ".attention.head_count_kv", &hp->n_head_kv, true},
+        {ARCH ".attention.key_length", &hp->d_head, true},
+        {ARCH ".attention.value_length", d_value, false},
+        {ARCH ".rope.dimension_count", &hp->n_rot, true},
+        {ARCH ".expert_count", &hp->n_expert, true},
+        {ARCH ".expert_used_count", &hp->n_expert_used, true},
+        {ARCH ".expert_shared_count", &hp->n_expert_shared, false},
+        {ARCH ".expert_feed_forward_length", &hp->d_ff_exp, true},
+        {ARCH ".expert_group_count", &hp->n_group, false},
+        {ARCH ".expert_group_used_count", &hp->n_group_used, false},
+        {ARCH ".leading_dense_block_count", &hp->n_layer_dense, false},
+        {ARCH ".nextn_predict_layers", &hp->n_nextn, false},
     };
     double eps = 0, scale = 1;
     int32_t status = GLM_OK;
@@ -231,9 +248,11 @@ static int32_t read_keys(const struct gguf_meta *g, struct hparams *hp, uint32_t
     for (size_t i = 0; i < ARRAY_LEN(keys) && status == GLM_OK; i++)
         status = gguf_u32(g, keys[i].key, keys[i].required, keys[i].to, err);
     status = status ? status : gguf_f64(g, ARCH ".rope.freq_base", true, &hp->rope_theta, err);
-    status = status ? status : gguf_f64(g, ARCH ".attention.layer_norm_rms_epsilon", true, &eps, err);
+    status =
+        status ? status : gguf_f64(g, ARCH ".attention.layer_norm_rms_epsilon", true, &eps, err);
     status = status ? status : gguf_f64(g, ARCH ".expert_weights_scale", false, &scale, err);
-    status = status ? status : gguf_bool(g, ARCH ".expert_weights_norm", false, &hp->norm_topk, err);
+    status =
+        status ? status : gguf_bool(g, ARCH ".expert_weights_norm", false, &hp->norm_topk, err);
     hp->norm_eps = (float)eps;
     hp->routed_scale = (float)scale;
     return status;
@@ -255,7 +274,8 @@ static int32_t read_from_tensors(struct ckpt *c, const struct gguf_meta *g, glm_
     const struct io_tensor *embed = io_find(c, "token_embd.weight");
     uint64_t n_vocab = embed ? embed->dim[0] : tokens ? tokens->count : 0;
     if (embed == NULL && (c->n_tensor > 0 || c->opt.weights != GLM_WEIGHTS_NONE))
-        return err_set(err, GLM_EFORMAT, g->infos, gguf_place(g->name, "token_embd.weight", 17, place),
+        return err_set(err, GLM_EFORMAT, g->infos,
+            gguf_place(g->name, "token_embd.weight", 17, place),
             "the file lacks this tensor: it holds no whole model");
     if (n_vocab == 0 || n_vocab > HP_VOCAB_MAX || (embed && embed->n_dim != 2))
         return err_set(err, GLM_EFORMAT, embed ? io_file_offset(c, embed) : g->infos,
@@ -277,11 +297,14 @@ static int32_t read_hparams(struct ckpt *c, const struct gguf_meta *g, glm_error
     if (status)
         return status;
     if (hp->n_nextn >= n_block)
-        return bad_key(g, GLM_EFORMAT, ARCH ".nextn_predict_layers", "must be less than the block count", err);
+        return bad_key(
+            g, GLM_EFORMAT, ARCH ".nextn_predict_layers", "must be less than the block count", err);
     if (hp->n_nextn > 1)
-        return bad_key(g, GLM_ENOTSUP, ARCH ".nextn_predict_layers", "only one such layer is supported", err);
+        return bad_key(
+            g, GLM_ENOTSUP, ARCH ".nextn_predict_layers", "only one such layer is supported", err);
     if (d_value != 0 && d_value != hp->d_head)
-        return bad_key(g, GLM_ENOTSUP, ARCH ".attention.value_length", "must be equal to the key length", err);
+        return bad_key(
+            g, GLM_ENOTSUP, ARCH ".attention.value_length", "must be equal to the key length", err);
     hp->n_layer = n_block - hp->n_nextn;
     status = read_from_tensors(c, g, err);
     status = status ? status : io_check_hparams(hp, c->path, err);
@@ -289,11 +312,11 @@ static int32_t read_hparams(struct ckpt *c, const struct gguf_meta *g, glm_error
     return status;
 }
 
-/* ---- tokenizer and defaults --------------------------------------------------------------------------------------------- */
+/* ---- tokenizer and defaults ------------------------------------------------------------------ */
 
 /* A NUL-terminated copy, or NULL where the key is missing. */
-static int32_t copy_string(struct ckpt *c, const struct gguf_meta *g, const char *key, const char **out, size_t *out_size,
-    glm_error *err)
+static int32_t copy_string(struct ckpt *c, const struct gguf_meta *g, const char *key,
+    const char **out, size_t *out_size, glm_error *err)
 {
     const char *text = NULL;
     size_t size = 0;
@@ -325,11 +348,12 @@ static int32_t string_views(struct ckpt *c, const struct gguf_meta *g, const str
     return GLM_OK;
 }
 
-static int32_t read_token_types(struct ckpt *c, const struct gguf_meta *g, const struct gguf_kv *kv, glm_error *err)
+static int32_t read_token_types(
+    struct ckpt *c, const struct gguf_meta *g, const struct gguf_kv *kv, glm_error *err)
 {
     if (kv->count != c->vocab.n_token)
-        return bad_key(g, GLM_EFORMAT, "tokenizer.ggml.token_type", "must have as many elements as there are tokens",
-            err);
+        return bad_key(g, GLM_EFORMAT, "tokenizer.ggml.token_type",
+            "must have as many elements as there are tokens", err);
     int32_t *types = arena_alloc(&c->arena, (size_t)kv->count * 4 + 1, _Alignof(int32_t));
     if (types == NULL)
         return err_nomem(err, "the vocabulary");
@@ -347,7 +371,9 @@ static int32_t read_vocab(struct ckpt *c, const struct gguf_meta *g, glm_error *
     status = status ? status : gguf_array(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, err);
     status = status ? status : copy_string(c, g, "tokenizer.ggml.model", &v->model, NULL, err);
     status = status ? status : copy_string(c, g, "tokenizer.ggml.pre", &v->pre, NULL, err);
-    status = status ? status : copy_string(c, g, "tokenizer.chat_template", &c->template_text, &c->template_size, err);
+    status = status ? status
+                    : copy_string(c, g, "tokenizer.chat_template", &c->template_text,
+                          &c->template_size, err);
     if (status || tokens == NULL)
         return status;
     if (tokens->count == 0 || tokens->count > c->hp.n_vocab)
@@ -368,8 +394,8 @@ static int32_t read_vocab(struct ckpt *c, const struct gguf_meta *g, glm_error *
 
 static int32_t read_eos(struct ckpt *c, const struct gguf_meta *g, glm_error *err)
 {
-    static const char *const keys[] = { "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-        "tokenizer.ggml.eom_token_id" };
+    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+        "tokenizer.ggml.eom_token_id"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         uint32_t id = UINT32_MAX, j = 0;
         int32_t status = gguf_u32(g, keys[i], false, &id, err);
@@ -394,10 +420,10 @@ static int32_t read_sampling(struct ckpt *c, const struct gguf_meta *g, glm_erro
         const char *key;
         float *to;
     } keys[] = {
-        { "general.sampling.temp", &c->gen.temperature },
-        { "general.sampling.top_p", &c->gen.top_p },
-        { "general.sampling.min_p", &c->gen.min_p },
-        { "general.sampling.penalty_repeat", &c->gen.repeat_penalty },
+        {"general.sampling.temp", &c->gen.temperature},
+        {"general.sampling.top_p", &c->gen.top_p},
+        {"general.sampling.min_p", &c->gen.min_p},
+        {"general.sampling.penalty_repeat", &c->gen.repeat_penalty},
     };
     uint32_t top_k = UINT32_MAX;
     int32_t status = GLM_OK;
@@ -414,7 +440,7 @@ static int32_t read_sampling(struct ckpt *c, const struct gguf_meta *g, glm_erro
     return status;
 }
 
-/* ---- open --------------------------------------------------------------------------------------------------------------- */
+/* ---- open ------------------------------------------------------------------------------------ */
 
 static void gguf_close(struct ckpt *c)
 {
@@ -446,7 +472,8 @@ int32_t gguf_open(struct ckpt *c, glm_error *err)
         return err_nomem(err, "the checkpoint");
     memset(c->files, 0, sizeof *c->files);
     int32_t status = open_file(c, 0, c->path, err);
-    status = status ? status : gguf_meta_read(&state->meta, c->mem, &c->files[0].file, c->path, err);
+    status =
+        status ? status : gguf_meta_read(&state->meta, c->mem, &c->files[0].file, c->path, err);
     status = status ? status : check_first(&state->meta, err);
     status = status ? status : check_architecture(&state->meta, err);
     status = status ? status : check_variants(&state->meta, err);

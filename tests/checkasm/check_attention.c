@@ -1,4 +1,5 @@
-/* check_attention.c: keys and values into pages, attention over pages, the merge of partial results. */
+/* check_attention.c: keys and values into pages, attention over pages, the merge of partial
+ * results. */
 #include "checkasm.h"
 
 #include <math.h>
@@ -25,7 +26,8 @@ void check_kv_store(struct check *c)
             same_floats(c, (float *)(void *)a, (float *)(void *)b, plane / 4, kv_name[type]);
         } else {
             same_bytes(c, a, b, plane, kv_name[type]);
-            same_floats(c, (float *)(void *)(a + plane), (float *)(void *)(b + plane), (bytes - plane) / 4, "scales");
+            same_floats(c, (float *)(void *)(a + plane), (float *)(void *)(b + plane),
+                (bytes - plane) / 4, "scales");
         }
         case_free(c);
     }
@@ -33,7 +35,8 @@ void check_kv_store(struct check *c)
 
 enum { ORDINARY, HOSTILE, TINY }; /* TINY: every score underflows to -0 */
 
-static const void **rand_pages(struct check *c, uint32_t type, uint32_t d_head, uint32_t n_page, uint32_t style)
+static const void **rand_pages(
+    struct check *c, uint32_t type, uint32_t d_head, uint32_t n_page, uint32_t style)
 {
     const void **page = case_alloc(c, n_page * sizeof *page, 64);
     float *k = case_alloc(c, d_head * sizeof *k, 64), *v = case_alloc(c, d_head * sizeof *v, 64);
@@ -61,7 +64,8 @@ static const void **rand_pages(struct check *c, uint32_t type, uint32_t d_head, 
 static struct attention rand_attention(struct check *c, uint32_t style)
 {
     static const uint32_t head_choice[] = { 128, 128, 64, 32, 16, 80, 24, 7 };
-    struct attention a = { .kv_type = rand_in(c, KV_F32, KV_F8), .d_head = head_choice[rand_below(c, 8)] };
+    struct attention a = { .kv_type = rand_in(c, KV_F32, KV_F8),
+        .d_head = head_choice[rand_below(c, 8)] };
     uint32_t n_page = rand_in(c, 1, 5);
     a.n_q = rand_below(c, 2) ? 12 : rand_in(c, 1, 9);
     a.n_row = rand_below(c, 2) ? 1 : rand_in(c, 1, 20);
@@ -80,15 +84,19 @@ static struct attention rand_attention(struct check *c, uint32_t style)
     if (style == HOSTILE)
         rand_rows(c, q, a.d_head);
     a.q = q;
-    a.page = rand_pages(c, a.kv_type, a.d_head, n_page, style == HOSTILE && rand_below(c, 2) ? (uint32_t)ORDINARY : style);
+    a.page = rand_pages(c, a.kv_type, a.d_head, n_page,
+        style == HOSTILE && rand_below(c, 2) ? (uint32_t)ORDINARY : style);
     return a;
 }
 
 void check_attention(struct check *c)
 {
     for (uint32_t i = 0; i < 220; i++) {
-        struct attention a = rand_attention(c, i % 11 == 10 ? TINY : i % 3 == 0 ? HOSTILE : ORDINARY);
-        size_t n = (size_t)a.n_row * a.n_q * (a.d_head + 2), n_scratch = k_attention_scratch_bytes(a.d_head, a.n_q);
+        struct attention a = rand_attention(c, i % 11 == 10 ? TINY
+                                               : i % 3 == 0 ? HOSTILE
+                                                            : ORDINARY);
+        size_t n = (size_t)a.n_row * a.n_q * (a.d_head + 2),
+               n_scratch = k_attention_scratch_bytes(a.d_head, a.n_q);
         float *x = case_alloc(c, n * sizeof *x, 4), *y = case_alloc(c, n * sizeof *y, 4);
         void *scratch = scratch_alloc(c, n_scratch);
         char what[128];
@@ -98,8 +106,8 @@ void check_attention(struct check *c)
         c->ref.attention(&a, scratch);
         a.out = y;
         c->fast.attention(&a, scratch);
-        snprintf(what, sizeof what, "%s d_head %u n_q %u rows %u [%u,%u) first %u", kv_name[a.kv_type], a.d_head, a.n_q,
-            a.n_row, a.pos_begin, a.pos_end, a.pos[0]);
+        snprintf(what, sizeof what, "%s d_head %u n_q %u rows %u [%u,%u) first %u",
+            kv_name[a.kv_type], a.d_head, a.n_q, a.n_row, a.pos_begin, a.pos_end, a.pos[0]);
         same_floats(c, x, y, n, what);
         if (!scratch_intact(scratch, n_scratch))
             fail(c, "scratch");
@@ -132,7 +140,7 @@ void check_attention_merge(struct check *c)
     }
 }
 
-/* ---- speed: one KV head of the family's shape, 1024 positions ---------------------------------------------------------- */
+/* ---- speed: one KV head of the family's shape, 1024 positions -------------------------------- */
 
 struct attention_bench {
     struct attention a;
@@ -151,7 +159,8 @@ void bench_attention(struct check *c)
     enum { D_HEAD = 128, N_Q = 12, N_PAGE = 16 };
     for (uint32_t i = 0; i < 8; i++) {
         uint32_t type = KV_F32 + i % 4, n_row = row_choice[i / 4], n_pos = N_PAGE * KV_PAGE;
-        struct attention_bench b = { .scratch = scratch_alloc(c, k_attention_scratch_bytes(D_HEAD, N_Q)) };
+        struct attention_bench b = { .scratch =
+                                         scratch_alloc(c, k_attention_scratch_bytes(D_HEAD, N_Q)) };
         float *q = case_alloc(c, n_row * N_Q * D_HEAD * sizeof *q, 64);
         uint32_t *pos = case_alloc(c, n_row * sizeof *pos, 64);
         char what[64];
@@ -159,12 +168,23 @@ void bench_attention(struct check *c)
             q[j] = rand_float(c);
         for (uint32_t r = 0; r < n_row; r++)
             pos[r] = n_pos - 1;
-        b.a = (struct attention){ .kv_type = type, .d_head = D_HEAD, .n_q = N_Q, .n_row = n_row, .scale = 0.0883883f, .q = q,
-            .q_stride = N_Q * D_HEAD, .pos = pos, .page = rand_pages(c, type, D_HEAD, N_PAGE, ORDINARY), .pos_end = n_pos,
+        b.a = (struct attention){ .kv_type = type,
+            .d_head = D_HEAD,
+            .n_q = N_Q,
+            .n_row = n_row,
+            .scale = 0.0883883f,
+            .q = q,
+            .q_stride = N_Q * D_HEAD,
+            .pos = pos,
+            .page = rand_pages(c, type, D_HEAD, N_PAGE, ORDINARY),
+            .pos_end = n_pos,
             .out = case_alloc(c, n_row * N_Q * (D_HEAD + 2) * sizeof(float), 64) };
         snprintf(what, sizeof what, "%s rows %u", kv_name[type], n_row);
-        bench_print(c, &(struct bench){ .what = what, .gop = 4e-9 * n_row * N_Q * D_HEAD * n_pos,
-            .gb = 1e-9 * N_PAGE * (double)kv_head_bytes(type, D_HEAD), .run = run_attention, .arg = &b });
+        bench_print(c, &(struct bench){ .what = what,
+                           .gop = 4e-9 * n_row * N_Q * D_HEAD * n_pos,
+                           .gb = 1e-9 * N_PAGE * (double)kv_head_bytes(type, D_HEAD),
+                           .run = run_attention,
+                           .arg = &b });
         case_free(c);
     }
 }

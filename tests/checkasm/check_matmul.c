@@ -1,4 +1,5 @@
-/* check_matmul.c: decoding of rows, and matrix multiplies and SwiGLU on float and on Q8 activations. */
+/* check_matmul.c: decoding of rows, and matrix multiplies and SwiGLU on float and on Q8
+ * activations. */
 #include "checkasm.h"
 
 #include <stdio.h>
@@ -11,15 +12,17 @@ static void poison(float *y, size_t n)
         y[i] = f32_from_bits(POISON);
 }
 
-/* ---- decode ----------------------------------------------------------------------------------------------------------- */
+/* ---- decode ---------------------------------------------------------------------------------- */
 
 void check_decode_row(struct check *c)
 {
     for (uint32_t format = W_F32; format < W_FORMAT_COUNT; format++) {
         for (uint32_t i = 0; i < 24; i++) {
             struct weight w;
-            rand_weight(c, format, rand_in(c, 1, 20), rand_n_in(c, format, i < 8 ? 64 : 2000), i % 2, &w);
-            float *a = case_alloc(c, w.n_in * sizeof *a, 64), *b = case_alloc(c, w.n_in * sizeof *b, 4);
+            rand_weight(
+                c, format, rand_in(c, 1, 20), rand_n_in(c, format, i < 8 ? 64 : 2000), i % 2, &w);
+            float *a = case_alloc(c, w.n_in * sizeof *a, 64),
+                  *b = case_alloc(c, w.n_in * sizeof *b, 4);
             uint32_t row = rand_below(c, w.n_out);
             poison(b, w.n_in);
             c->ref.decode_row(&w, row, a);
@@ -30,7 +33,7 @@ void check_decode_row(struct check *c)
     }
 }
 
-/* ---- multiply --------------------------------------------------------------------------------------------------------- */
+/* ---- multiply -------------------------------------------------------------------------------- */
 
 /* Activations: n rows of the multiply, out of more, through an index at times. */
 static void rand_x(struct check *c, bool q8, uint32_t n, uint32_t n_in, struct rows *x)
@@ -58,8 +61,10 @@ static void rand_x(struct check *c, bool q8, uint32_t n, uint32_t n_in, struct r
     *x = (struct rows){ .data = data, .stride = stride, .index = index, .n = n };
 }
 
-/* One multiply (or SwiGLU, with a second matrix) by the reference in one call, by the fast kernel in two. */
-static void multiply_case(struct check *c, bool q8, const struct weight *w, const struct weight *up, uint32_t n_row)
+/* One multiply (or SwiGLU, with a second matrix) by the reference in one call, by the fast kernel
+ * in two. */
+static void multiply_case(
+    struct check *c, bool q8, const struct weight *w, const struct weight *up, uint32_t n_row)
 {
     char what[128];
     uint64_t y_stride = w->n_out + rand_below(c, 3) * 5;
@@ -87,9 +92,10 @@ static void multiply_case(struct check *c, bool q8, const struct weight *w, cons
         a[i] = mm.mode == MM_ADD && !up ? rand_float(c) : f32_from_bits(POISON);
     memcpy(b, a, n_y * sizeof *a);
 
-    snprintf(what, sizeof what, "%s%s%s n_in %u n_out %u [%u,%u,%u) rows %u%s%s%s", format_name[w->format],
-        up ? " " : "", up ? format_name[up->format] : "", w->n_in, w->n_out, begin, middle, end, n_row,
-        mm.mode == MM_ADD ? " add" : "", mm.bias ? " bias" : "", mm.x.index ? " index" : "");
+    snprintf(what, sizeof what, "%s%s%s n_in %u n_out %u [%u,%u,%u) rows %u%s%s%s",
+        format_name[w->format], up ? " " : "", up ? format_name[up->format] : "", w->n_in, w->n_out,
+        begin, middle, end, n_row, mm.mode == MM_ADD ? " add" : "", mm.bias ? " bias" : "",
+        mm.x.index ? " index" : "");
     for (uint32_t part = 0; part < 3; part++) {
         const struct kernels *k = part == 0 ? &c->ref : &c->fast;
         uint32_t from = part == 2 ? middle : begin, to = part == 1 ? middle : end;
@@ -106,7 +112,8 @@ static void multiply_case(struct check *c, bool q8, const struct weight *w, cons
 
 static void check_multiply(struct check *c, bool q8, bool swiglu)
 {
-    static const uint32_t row_choice[] = { 1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 24, 31, 32, 33, 40 };
+    static const uint32_t row_choice[] = { 1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16,
+        17, 24, 31, 32, 33, 40 };
     for (uint32_t format = W_F32; format < W_FORMAT_COUNT; format++) {
         if (q8 && !k_has_q8(format))
             continue;
@@ -119,7 +126,9 @@ static void check_multiply(struct check *c, bool q8, bool swiglu)
             rand_weight(c, format, n_out, n_in, hostile, &w);
             if (swiglu) {
                 /* up: the same format, or another one that has the same number of inputs */
-                uint32_t other = rand_below(c, 3) ? format : n_in % 32 || q8 ? (uint32_t)W_Q8_0 : (uint32_t)W_BF16;
+                uint32_t other = rand_below(c, 3)  ? format
+                                 : n_in % 32 || q8 ? (uint32_t)W_Q8_0
+                                                   : (uint32_t)W_BF16;
                 if (n_in % 32)
                     other = format;
                 rand_weight(c, other, w.n_out, n_in, hostile, &up);
@@ -151,7 +160,8 @@ void check_quantize_q8(struct check *c)
         memset(b, 0xa5, bytes);
         c->ref.quantize_q8(x, n_in, a);
         c->fast.quantize_q8(x, n_in, b);
-        same_floats(c, (float *)(void *)(a + q8_scale_at(n_in)), (float *)(void *)(b + q8_scale_at(n_in)), n_scale, "scales");
+        same_floats(c, (float *)(void *)(a + q8_scale_at(n_in)),
+            (float *)(void *)(b + q8_scale_at(n_in)), n_scale, "scales");
         memset(a + q8_scale_at(n_in), 0, n_scale * sizeof(float));
         memset(b + q8_scale_at(n_in), 0, n_scale * sizeof(float));
         same_bytes(c, a, b, bytes, "quants and sums");
@@ -159,7 +169,7 @@ void check_quantize_q8(struct check *c)
     }
 }
 
-/* ---- speed ------------------------------------------------------------------------------------------------------------ */
+/* ---- speed ----------------------------------------------------------------------------------- */
 
 struct multiply_bench {
     bool q8;
@@ -179,7 +189,8 @@ static void run_multiply(const struct kernels *k, void *arg)
 }
 
 /* What files usually have: FP8 with one scale an output, int4 in the order of its groups. */
-static void usual_weight(struct check *c, uint32_t format, uint32_t n_out, uint32_t n_in, struct weight *w)
+static void usual_weight(
+    struct check *c, uint32_t format, uint32_t n_out, uint32_t n_in, struct weight *w)
 {
     rand_weight(c, format, n_out, n_in, false, w);
     w->group = NULL;
@@ -196,21 +207,26 @@ static void usual_weight(struct check *c, uint32_t format, uint32_t n_out, uint3
     uint8_t *b = case_alloc(c, (size_t)n_out * n_in, 64);
     rand_bytes(c, b, (size_t)n_out * n_in);
     for (size_t i = 0; i < (size_t)n_out * n_in; i++)
-        b[i] = (uint8_t)((b[i] & 0x87u) | (5u + (b[i] >> 3) % 9u) << 3); /* 2^-2 .. 2^6, as of a normal distribution */
+        b[i] = (uint8_t)((b[i] & 0x87u) | (5u + (b[i] >> 3) % 9u)
+                                              << 3); /* 2^-2 .. 2^6, as of a normal distribution */
     w->data = b;
     w->row_bytes = n_in;
 }
 
-static void bench_rows(struct check *c, uint32_t format, bool q8, bool swiglu, uint32_t n_row, uint32_t n_out, uint32_t n_in)
+static void bench_rows(struct check *c, uint32_t format, bool q8, bool swiglu, uint32_t n_row,
+    uint32_t n_out, uint32_t n_in)
 {
     struct weight w, up;
     char what[64];
     usual_weight(c, format, n_out, n_in, &w);
     usual_weight(c, format, n_out, n_in, &up);
-    struct multiply_bench b = { .q8 = q8, .n_out = n_out, .scratch = scratch_alloc(c, k_scratch_bytes(n_in)) };
+    struct multiply_bench b = {
+        .q8 = q8, .n_out = n_out, .scratch = scratch_alloc(c, k_scratch_bytes(n_in))
+    };
     size_t stride = q8 ? q8_row_bytes(n_in) : n_in * sizeof(float);
     char *x = case_alloc(c, n_row * stride, 64);
-    float *f = case_alloc(c, n_in * sizeof *f, 64), *y = case_alloc(c, (size_t)n_row * n_out * sizeof *y, 64);
+    float *f = case_alloc(c, n_in * sizeof *f, 64),
+          *y = case_alloc(c, (size_t)n_row * n_out * sizeof *y, 64);
     for (uint32_t i = 0; i < n_row; i++) {
         for (uint32_t j = 0; j < n_in; j++)
             f[j] = rand_float(c);
@@ -219,13 +235,18 @@ static void bench_rows(struct check *c, uint32_t format, bool q8, bool swiglu, u
         else
             memcpy(x + i * stride, f, n_in * sizeof *f);
     }
-    b.mm = (struct matmul){ .w = &w, .x = { .data = x, .stride = stride, .n = n_row }, .y = y, .y_stride = n_out };
+    b.mm = (struct matmul){
+        .w = &w, .x = { .data = x, .stride = stride, .n = n_row }, .y = y, .y_stride = n_out
+    };
     if (swiglu)
         b.sg = (struct swiglu){ .gate = &w, .up = &up, .x = b.mm.x, .y = y, .y_stride = n_out };
     double scale = swiglu ? 2 : 1;
     snprintf(what, sizeof what, "%s [%u,%u] x%u", format_name[format], n_out, n_in, n_row);
-    bench_print(c, &(struct bench){ .what = what, .gop = 2e-9 * scale * n_row * n_out * n_in,
-        .gb = n_row <= 4 ? 1e-9 * scale * (double)weight_bytes(&w) : 0, .run = run_multiply, .arg = &b });
+    bench_print(c, &(struct bench){ .what = what,
+                       .gop = 2e-9 * scale * n_row * n_out * n_in,
+                       .gb = n_row <= 4 ? 1e-9 * scale * (double)weight_bytes(&w) : 0,
+                       .run = run_multiply,
+                       .arg = &b });
     case_free(c);
 }
 
@@ -257,8 +278,13 @@ void bench_decode_row(struct check *c)
     for (uint32_t format = W_F32; format < W_FORMAT_COUNT; format++) {
         struct weight w;
         usual_weight(c, format, 16, 4096, &w);
-        struct multiply_bench b = { .mm = { .w = &w }, .n_out = 16, .scratch = case_alloc(c, 4096 * sizeof(float), 64) };
-        bench_print(c, &(struct bench){ .what = format_name[format], .gop = 1e-9 * 16 * 4096, .run = run_decode, .arg = &b });
+        struct multiply_bench b = {
+            .mm = { .w = &w }, .n_out = 16, .scratch = case_alloc(c, 4096 * sizeof(float), 64)
+        };
+        bench_print(c, &(struct bench){ .what = format_name[format],
+                           .gop = 1e-9 * 16 * 4096,
+                           .run = run_decode,
+                           .arg = &b });
         case_free(c);
     }
 }
@@ -274,7 +300,10 @@ void bench_quantize_q8(struct check *c)
     float *x = case_alloc(c, 4096 * sizeof *x, 64);
     for (uint32_t i = 0; i < 4096; i++)
         x[i] = rand_float(c);
-    struct multiply_bench b = { .mm = { .x = { .data = x } }, .scratch = case_alloc(c, q8_row_bytes(4096), 64) };
-    bench_print(c, &(struct bench){ .what = "4096", .gop = 4096e-9, .gb = 4 * 4096e-9, .run = run_quantize, .arg = &b });
+    struct multiply_bench b = { .mm = { .x = { .data = x } },
+        .scratch = case_alloc(c, q8_row_bytes(4096), 64) };
+    bench_print(
+        c, &(struct bench){
+               .what = "4096", .gop = 4096e-9, .gb = 4 * 4096e-9, .run = run_quantize, .arg = &b });
     case_free(c);
 }

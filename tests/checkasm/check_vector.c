@@ -17,13 +17,17 @@ static float *copy_vector(struct check *c, const float *x, uint32_t n)
     return memcpy(y, x, n * sizeof *y);
 }
 
-static uint32_t rand_length(struct check *c, uint32_t i) { return rand_in(c, 1, i % 2 ? 70 : 3000); }
+static uint32_t rand_length(struct check *c, uint32_t i)
+{
+    return rand_in(c, 1, i % 2 ? 70 : 3000);
+}
 
 void check_rms_norm(struct check *c)
 {
     for (uint32_t i = 0; i < 200; i++) {
         uint32_t n = rand_length(c, i);
-        float *x = rand_vector(c, n), *w = rand_vector(c, n), *a = copy_vector(c, x, n), *b = copy_vector(c, x, n);
+        float *x = rand_vector(c, n), *w = rand_vector(c, n), *a = copy_vector(c, x, n),
+              *b = copy_vector(c, x, n);
         c->ref.rms_norm(x, w, n, 1e-5f, a);
         c->fast.rms_norm(x, w, n, 1e-5f, b);
         same_floats(c, a, b, n, "out of place");
@@ -85,7 +89,8 @@ void check_axpy(struct check *c)
 {
     for (uint32_t i = 0; i < 200; i++) {
         uint32_t n = rand_length(c, i);
-        float *x = rand_vector(c, n), *a = rand_vector(c, n), *b = copy_vector(c, a, n), f = rand_float(c);
+        float *x = rand_vector(c, n), *a = rand_vector(c, n), *b = copy_vector(c, a, n),
+              f = rand_float(c);
         c->ref.axpy(a, f, x, n);
         c->fast.axpy(b, f, x, n);
         same_floats(c, a, b, n, "y");
@@ -93,7 +98,7 @@ void check_axpy(struct check *c)
     }
 }
 
-/* ---- speed: one row of 4096, or heads of 128 -------------------------------------------------------------------------- */
+/* ---- speed: one row of 4096, or heads of 128 ------------------------------------------------- */
 
 struct vector_bench {
     float *x, *w, *y, *page;
@@ -143,7 +148,9 @@ static void run_merge(const struct kernels *k, void *arg)
 
 void bench_vectors(struct check *c)
 {
-    struct vector_bench b = { .x = case_alloc(c, 16384, 64), .w = case_alloc(c, 16384, 64), .y = case_alloc(c, 16384, 64),
+    struct vector_bench b = { .x = case_alloc(c, 16384, 64),
+        .w = case_alloc(c, 16384, 64),
+        .y = case_alloc(c, 16384, 64),
         .page = case_alloc(c, kv_head_bytes(KV_F32, 128), 64) };
     for (uint32_t i = 0; i < 4096; i++) {
         b.x[i] = rand_float(c);

@@ -1,6 +1,7 @@
 /* main.c: runs the checks of every kernel on every instruction set that this CPU has.
  *
- *   checkasm [--bench] [--seed N] [--level avx2|avx512|vnni] [NAME...]     NAME: part of a kernel's name
+ *   checkasm [--bench] [--seed N] [--level avx2|avx512|vnni] [NAME...]     NAME: part of a kernel's
+ * name
  *
  * Exit status 1 if any case differs. Each case prints nothing unless it fails.
  */
@@ -21,7 +22,7 @@
 
 static struct check *current; /* for the fault handler */
 
-/* ---- random ----------------------------------------------------------------------------------------------------------- */
+/* ---- random ---------------------------------------------------------------------------------- */
 
 uint64_t rand_u64(struct check *c)
 {
@@ -79,15 +80,17 @@ void rand_rows(struct check *c, float *x, uint32_t n)
         x[rand_below(c, n)] = -INFINITY;
 }
 
-/* ---- memory ----------------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 void *case_alloc(struct check *c, size_t size, size_t align)
 {
     size_t room = (size + PAGE - 1) & ~(PAGE - 1);
     if (c->n_block == MAX_BLOCKS)
         abort();
-    char *map = mmap(NULL, room + 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED || mprotect(map, PAGE, PROT_NONE) || mprotect(map + PAGE + room, PAGE, PROT_NONE))
+    char *map =
+        mmap(NULL, room + 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED || mprotect(map, PAGE, PROT_NONE) ||
+        mprotect(map + PAGE + room, PAGE, PROT_NONE))
         abort();
     c->block[c->n_block].at = map;
     c->block[c->n_block++].size = room + 2 * PAGE;
@@ -120,7 +123,7 @@ bool scratch_intact(const void *scratch, size_t size)
     return true;
 }
 
-/* ---- comparison ------------------------------------------------------------------------------------------------------- */
+/* ---- comparison ------------------------------------------------------------------------------ */
 
 void fail(struct check *c, const char *what)
 {
@@ -135,7 +138,8 @@ bool same_floats(struct check *c, const float *a, const float *b, size_t n, cons
         if (f32_bits(a[i]) == f32_bits(b[i]) || (isnan(a[i]) && isnan(b[i])))
             continue;
         char text[256];
-        snprintf(text, sizeof text, "%s: float %zu of %zu is %a, not %a", what, i, n, (double)b[i], (double)a[i]);
+        snprintf(text, sizeof text, "%s: float %zu of %zu is %a, not %a", what, i, n, (double)b[i],
+            (double)a[i]);
         fail(c, text);
         return false;
     }
@@ -157,7 +161,7 @@ bool same_bytes(struct check *c, const void *a, const void *b, size_t n, const c
     return true;
 }
 
-/* ---- speed ------------------------------------------------------------------------------------------------------------ */
+/* ---- speed ----------------------------------------------------------------------------------- */
 
 /* Processor time: on a busy machine the clock on the wall measures the others. */
 static double now(void)
@@ -206,7 +210,7 @@ void bench_print(struct check *c, const struct bench *b)
     fflush(stdout);
 }
 
-/* ---- the run ---------------------------------------------------------------------------------------------------------- */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 /* A fault is a finding: name the kernel, then die of it. */
 static void on_fault(int number)
@@ -226,10 +230,11 @@ static uint32_t cpu_features(void)
     uint32_t f = 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("bmi2"))
         f |= CPU_AVX2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         f |= CPU_AVX512;
     if (__builtin_cpu_supports("avx512vnni"))
         f |= CPU_VNNI;
@@ -308,7 +313,8 @@ static void run_level(struct check *c, const struct options *o)
             continue;
         }
         kernel[i].check(c);
-        printf("%-7s %-16s %6u cases%s\n", c->level, c->name, c->n_case - n_case, c->n_fail > n_fail ? "  FAILED" : "");
+        printf("%-7s %-16s %6u cases%s\n", c->level, c->name, c->n_case - n_case,
+            c->n_fail > n_fail ? "  FAILED" : "");
         fflush(stdout);
     }
 }

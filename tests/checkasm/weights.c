@@ -1,5 +1,5 @@
-/* weights.c: valid random weights of every format, some of them hostile: scales of any finite size, subnormal or zero,
- * quants at the ends of their range.
+/* weights.c: valid random weights of every format, some of them hostile: scales of any finite size,
+ * subnormal or zero, quants at the ends of their range.
  */
 #include "checkasm.h"
 
@@ -10,9 +10,18 @@ const char *const format_name[W_FORMAT_COUNT] = {
 
 /* Where the float16 fields of a block are; 0xff: none. */
 static const uint8_t half_at[W_FORMAT_COUNT][2] = {
-    [W_Q8_0] = { 0, 0xff },  [W_Q4_0] = { 0, 0xff },    [W_Q4_1] = { 0, 2 },      [W_Q5_0] = { 0, 0xff },
-    [W_Q5_1] = { 0, 2 },     [W_IQ4_NL] = { 0, 0xff },  [W_MXFP4] = { 0xff, 0xff }, [W_Q2_K] = { 80, 82 },
-    [W_Q3_K] = { 108, 0xff }, [W_Q4_K] = { 0, 2 },      [W_Q5_K] = { 0, 2 },      [W_Q6_K] = { 208, 0xff },
+    [W_Q8_0] = { 0, 0xff },
+    [W_Q4_0] = { 0, 0xff },
+    [W_Q4_1] = { 0, 2 },
+    [W_Q5_0] = { 0, 0xff },
+    [W_Q5_1] = { 0, 2 },
+    [W_IQ4_NL] = { 0, 0xff },
+    [W_MXFP4] = { 0xff, 0xff },
+    [W_Q2_K] = { 80, 82 },
+    [W_Q3_K] = { 108, 0xff },
+    [W_Q4_K] = { 0, 2 },
+    [W_Q5_K] = { 0, 2 },
+    [W_Q6_K] = { 208, 0xff },
     [W_IQ4_XS] = { 0, 0xff },
 };
 
@@ -36,7 +45,8 @@ static uint16_t rand_half(struct check *c, bool hostile)
     }
 }
 
-static void rand_blocks(struct check *c, uint32_t format, uint8_t *row, uint32_t n_block, uint32_t bytes, bool hostile)
+static void rand_blocks(
+    struct check *c, uint32_t format, uint8_t *row, uint32_t n_block, uint32_t bytes, bool hostile)
 {
     for (uint32_t i = 0; i < n_block; i++, row += bytes) {
         uint32_t style = hostile ? rand_below(c, 8) : 7;
@@ -76,7 +86,8 @@ static void rand_plain(struct check *c, struct weight *w, uint8_t *row, bool hos
         if (w->format == W_F32)
             memcpy(row + 4 * (size_t)i, &f, 4);
         else if (w->format == W_F8)
-            row[i] = (row[i] & 0x7fu) == 0x7fu && !(hostile && rand_below(c, 50) == 0) ? 0x80 : row[i];
+            row[i] =
+                (row[i] & 0x7fu) == 0x7fu && !(hostile && rand_below(c, 50) == 0) ? 0x80 : row[i];
         else
             memcpy(row + 2 * (size_t)i, &half, 2);
     }
@@ -88,7 +99,8 @@ static void rand_f8_scales(struct check *c, struct weight *w, bool hostile)
     w->block_out = per_channel ? 1 : rand_below(c, 2) ? 128 : 16;
     w->block_in = per_channel ? w->n_in : rand_below(c, 3) ? 128 : 48;
     w->scale_format = W_F32 + rand_below(c, 3);
-    uint32_t n_row = (w->n_out + w->block_out - 1) / w->block_out, n_col = (w->n_in + w->block_in - 1) / w->block_in;
+    uint32_t n_row = (w->n_out + w->block_out - 1) / w->block_out,
+             n_col = (w->n_in + w->block_in - 1) / w->block_in;
     size_t element = w->scale_format == W_F32 ? 4 : 2;
     w->scale_row_bytes = n_col * element;
     void *scale = case_alloc(c, n_row * w->scale_row_bytes, 1);
@@ -96,7 +108,8 @@ static void rand_f8_scales(struct check *c, struct weight *w, bool hostile)
     w->scale = scale;
 }
 
-/* Scales, zero points and groups of an int4 matrix; packed along outputs except for compressed-tensors. */
+/* Scales, zero points and groups of an int4 matrix; packed along outputs except for
+ * compressed-tensors. */
 static void rand_i4_groups(struct check *c, struct weight *w, bool hostile)
 {
     bool packed = w->format == W_I4_PACKED;
@@ -123,7 +136,8 @@ static void rand_i4_groups(struct check *c, struct weight *w, bool hostile)
     }
 }
 
-void rand_weight(struct check *c, uint32_t format, uint32_t n_out, uint32_t n_in, bool hostile, struct weight *w)
+void rand_weight(
+    struct check *c, uint32_t format, uint32_t n_out, uint32_t n_in, bool hostile, struct weight *w)
 {
     struct weight_block size = weight_block(format);
     *w = (struct weight){ .format = format, .n_out = n_out, .n_in = n_in };
@@ -155,6 +169,8 @@ void rand_weight(struct check *c, uint32_t format, uint32_t n_out, uint32_t n_in
 
 uint64_t weight_bytes(const struct weight *w)
 {
-    uint32_t n_row = w->format == W_I4_AWQ ? w->n_in : w->format == W_I4_GPTQ ? w->n_in / 8 : w->n_out;
+    uint32_t n_row = w->format == W_I4_AWQ    ? w->n_in
+                     : w->format == W_I4_GPTQ ? w->n_in / 8
+                                              : w->n_out;
     return n_row * w->row_bytes;
 }

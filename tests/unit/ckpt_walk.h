@@ -1,4 +1,5 @@
-/* ckpt_walk.h: for tests: asks a checkpoint for every weight that a model of its hyper-parameters needs.
+/* ckpt_walk.h: for tests: asks a checkpoint for every weight that a model of its hyper-parameters
+ * needs.
  */
 #ifndef TEST_CKPT_WALK_H
 #define TEST_CKPT_WALK_H
@@ -15,14 +16,16 @@ struct walk {
 };
 
 /* The view's first and last byte are read, so that a sanitizer sees a view that is too long. */
-static int32_t one(const struct walk *k, enum role role, uint32_t layer, uint32_t expert, uint64_t n_out, uint64_t n_in,
-    bool optional)
+static int32_t one(const struct walk *k, enum role role, uint32_t layer, uint32_t expert,
+    uint64_t n_out, uint64_t n_in, bool optional)
 {
-    struct weight w = { 0 };
-    int32_t status = ckpt_weight(k->c, role, layer, expert, (uint32_t)n_out, (uint32_t)n_in, optional, &w, k->err);
+    struct weight w = {0};
+    int32_t status = ckpt_weight(
+        k->c, role, layer, expert, (uint32_t)n_out, (uint32_t)n_in, optional, &w, k->err);
     if (status != GLM_OK || w.format == W_NONE)
         return status;
-    if (w.n_out != n_out || w.n_in != n_in) /* ck_assert writes to a file each time, and there are many weights */
+    if (w.n_out != n_out ||
+        w.n_in != n_in) /* ck_assert writes to a file each time, and there are many weights */
         ck_abort_msg("role %u: shape", role);
     struct weight_block b = weight_block(w.format);
     volatile const uint8_t *p = w.data;
@@ -38,7 +41,8 @@ static int32_t one(const struct walk *k, enum role role, uint32_t layer, uint32_
 
 static int32_t layer_weights(const struct walk *c, const struct hparams *hp, uint32_t l)
 {
-    uint64_t q = (uint64_t)hp->n_head * hp->d_head, kv = (uint64_t)hp->n_head_kv * hp->d_head, d = hp->d_model;
+    uint64_t q = (uint64_t)hp->n_head * hp->d_head, kv = (uint64_t)hp->n_head_kv * hp->d_head,
+             d = hp->d_model;
     uint64_t shared = (uint64_t)hp->d_ff_exp * hp->n_expert_shared;
     int32_t s = one(c, ROLE_ATTN_NORM, l, 0, 1, d, false);
     s = s ? s : one(c, ROLE_FFN_NORM, l, 0, 1, d, false);
@@ -90,7 +94,7 @@ static int32_t walk_weights(const struct walk *c)
 
 static inline int32_t all_weights(struct ckpt *c, glm_error *err)
 {
-    const struct walk k = { .c = c, .err = err };
+    const struct walk k = {.c = c, .err = err};
     return walk_weights(&k);
 }
 

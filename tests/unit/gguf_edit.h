@@ -1,5 +1,6 @@
-/* gguf_edit.h: for tests: takes a GGUF file apart, notes where every count, length and type number stands, and puts it
- * together again after changes. Written from the format's description, not from lib/io, so that it can judge it.
+/* gguf_edit.h: for tests: takes a GGUF file apart, notes where every count, length and type number
+ * stands, and puts it together again after changes. Written from the format's description, not from
+ * lib/io, so that it can judge it.
  */
 #ifndef TEST_GGUF_EDIT_H
 #define TEST_GGUF_EDIT_H
@@ -16,7 +17,7 @@ struct ge_kv {
 struct ge_tensor {
     char name[128];
     uint32_t n_dim, type;
-    uint64_t ne[4];       /* innermost first, as in the file */
+    uint64_t ne[4]; /* innermost first, as in the file */
     uint64_t offset;
     const uint8_t *data;
     size_t size;
@@ -26,7 +27,7 @@ struct ge_field {
     size_t at;
     unsigned width;
     const char *what;
-    size_t i;             /* which key or tensor */
+    size_t i; /* which key or tensor */
 };
 
 struct ge {
@@ -37,7 +38,7 @@ struct ge {
     struct ge_field field[2048];
     size_t n_field;
     size_t meta_end, data_start;
-    uint8_t *kept[64];    /* bytes that changes point to */
+    uint8_t *kept[64]; /* bytes that changes point to */
     size_t n_kept;
 };
 
@@ -54,7 +55,7 @@ static uint64_t ge_take(struct ge_reader *r, unsigned width, const char *what, s
     if (r->pos + width > r->size) /* ck_assert writes to a file each time */
         ck_abort_msg("the file to take apart is cut short");
     if (what != NULL && r->note && r->g->n_field < ARRAY_LEN(r->g->field))
-        r->g->field[r->g->n_field++] = (struct ge_field){ r->pos, width, what, i };
+        r->g->field[r->g->n_field++] = (struct ge_field){r->pos, width, what, i};
     memcpy(&v, r->p + r->pos, width);
     r->pos += width;
     return v;
@@ -62,7 +63,7 @@ static uint64_t ge_take(struct ge_reader *r, unsigned width, const char *what, s
 
 static void ge_skip_value(struct ge_reader *r, uint32_t type, size_t i)
 {
-    static const uint8_t bytes[] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
+    static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     if (type >= ARRAY_LEN(bytes))
         ck_abort_msg("type %u", type);
     if (type == 8) {
@@ -82,7 +83,7 @@ static void ge_skip_value(struct ge_reader *r, uint32_t type, size_t i)
 
 static void ge_parse(struct ge *g, const uint8_t *bytes, size_t size)
 {
-    struct ge_reader r = { g, bytes, size, 0, true };
+    struct ge_reader r = {g, bytes, size, 0, true};
     memset(g, 0, sizeof *g);
     ck_assert_int_eq(memcmp(bytes, "GGUF", 4), 0);
     r.pos = 4;
@@ -168,7 +169,10 @@ static void ge_set(struct ge *g, const char *key, uint32_t type, const void *val
     kv->type = type, kv->value = copy, kv->size = size;
 }
 
-static inline void ge_set_u32(struct ge *g, const char *key, uint32_t v) { ge_set(g, key, 4, &v, 4); }
+static inline void ge_set_u32(struct ge *g, const char *key, uint32_t v)
+{
+    ge_set(g, key, 4, &v, 4);
+}
 
 static inline void ge_set_text(struct ge *g, const char *key, const char *text)
 {
@@ -179,19 +183,23 @@ static inline void ge_set_text(struct ge *g, const char *key, const char *text)
     ge_set(g, key, 8, value, 8 + n);
 }
 
-static struct ge_tensor *ge_add_tensor(struct ge *g, const char *name, uint32_t type, uint64_t ne0, uint64_t ne1,
-    size_t size)
+static struct ge_tensor *ge_add_tensor(
+    struct ge *g, const char *name, uint32_t type, uint64_t ne0, uint64_t ne1, size_t size)
 {
     struct ge_tensor *t = &g->tensor[g->n_tensor++];
     ck_assert(g->n_tensor <= ARRAY_LEN(g->tensor));
     uint8_t *data = calloc(1, size);
     g->kept[g->n_kept++] = data;
-    *t = (struct ge_tensor){ .n_dim = ne1 ? 2 : 1, .type = type, .ne = { ne0, ne1 }, .data = data, .size = size };
+    *t = (struct ge_tensor){
+        .n_dim = ne1 ? 2 : 1, .type = type, .ne = {ne0, ne1}, .data = data, .size = size};
     snprintf(t->name, sizeof t->name, "%s", name);
     return t;
 }
 
-static void ge_out(struct buf *b, uint64_t v, unsigned width) { buf_put(b, &v, width); }
+static void ge_out(struct buf *b, uint64_t v, unsigned width)
+{
+    buf_put(b, &v, width);
+}
 
 static void ge_pad(struct buf *b, size_t align)
 {
@@ -199,8 +207,10 @@ static void ge_pad(struct buf *b, size_t align)
         buf_char(b, 0);
 }
 
-/* The file again; offsets are computed unless keep_offsets, and `align` is what data begins at a multiple of. */
-static void ge_write(const struct ge *g, struct mf *files, const char *name, bool keep_offsets, size_t align)
+/* The file again; offsets are computed unless keep_offsets, and `align` is what data begins at a
+ * multiple of. */
+static void ge_write(
+    const struct ge *g, struct mf *files, const char *name, bool keep_offsets, size_t align)
 {
     struct mem m;
     struct buf b;

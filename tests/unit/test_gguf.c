@@ -1,5 +1,6 @@
-/* test_gguf.c: GGUF checkpoints: what valid ones say, and that no damaged or hostile one does more than give an error
- * that names its file and place. Files come from tests/data/golden and are changed in memory.
+/* test_gguf.c: GGUF checkpoints: what valid ones say, and that no damaged or hostile one does more
+ * than give an error that names its file and place. Files come from tests/data/golden and are
+ * changed in memory.
  */
 #include "ckpt_walk.h"
 #include "gguf_edit.h"
@@ -22,7 +23,7 @@ static void teardown(void)
     ck_assert_uint_eq(mem.used, 0);
 }
 
-/* ---- helpers ---------------------------------------------------------------------------------------------------------- */
+/* ---- helpers --------------------------------------------------------------------------------- */
 
 /* Opens "f.gguf" and binds every weight. A failure has told what and where. */
 static int32_t use(void)
@@ -47,22 +48,27 @@ static void load(struct ge *g, const char *name)
     ge_parse(g, mf_find(&files, "original")->bytes, mf_find(&files, "original")->size);
 }
 
-static void change(const struct ge *g) { ge_write(g, &files, "f.gguf", false, ALIGN); }
+static void change(const struct ge *g)
+{
+    ge_write(g, &files, "f.gguf", false, ALIGN);
+}
 
 static void refused(int32_t code, const char *where)
 {
     int32_t status = use();
     ck_assert_msg(status == code, "status %d, not %d, of %s: %s", status, code, where, err.message);
-    ck_assert_msg(strstr(err.where, where) != NULL, "'%s' is not in '%s' (%s)", where, err.where, err.message);
+    ck_assert_msg(strstr(err.where, where) != NULL, "'%s' is not in '%s' (%s)", where, err.where,
+        err.message);
 }
 
-/* ---- valid files ---------------------------------------------------------------------------------------------------------- */
+/* ---- valid files ----------------------------------------------------------------------------- */
 
-static const char *const golden[] = { "air256-gguf-BF16/BF16", "air256-gguf-IQ4_NL/IQ4_NL", "air256-gguf-IQ4_XS/IQ4_XS",
-    "air256-gguf-MXFP4_MOE/MXFP4_MOE", "air256-gguf-Q2_K/Q2_K", "air256-gguf-Q3_K_M/Q3_K_M", "air256-gguf-Q4_0/Q4_0",
-    "air256-gguf-Q4_1/Q4_1", "air256-gguf-Q4_K_M/Q4_K_M", "air256-gguf-Q5_0/Q5_0", "air256-gguf-Q5_1/Q5_1",
-    "air256-gguf-Q5_K_M/Q5_K_M", "air256-gguf-Q6_K/Q6_K", "air256-gguf-Q8_0/Q8_0", "air256-gguf-split/split-00001-of-00003",
-    "glm45mtp-gguf-Q8_0/Q8_0" };
+static const char *const golden[] = {"air256-gguf-BF16/BF16", "air256-gguf-IQ4_NL/IQ4_NL",
+    "air256-gguf-IQ4_XS/IQ4_XS", "air256-gguf-MXFP4_MOE/MXFP4_MOE", "air256-gguf-Q2_K/Q2_K",
+    "air256-gguf-Q3_K_M/Q3_K_M", "air256-gguf-Q4_0/Q4_0", "air256-gguf-Q4_1/Q4_1",
+    "air256-gguf-Q4_K_M/Q4_K_M", "air256-gguf-Q5_0/Q5_0", "air256-gguf-Q5_1/Q5_1",
+    "air256-gguf-Q5_K_M/Q5_K_M", "air256-gguf-Q6_K/Q6_K", "air256-gguf-Q8_0/Q8_0",
+    "air256-gguf-split/split-00001-of-00003", "glm45mtp-gguf-Q8_0/Q8_0"};
 
 /* Types as the maker's own list of them has it. */
 static void check_types(const struct ckpt *c, const char *folder)
@@ -74,7 +80,9 @@ static void check_types(const struct ckpt *c, const char *folder)
     size_t size;
     fs_init(&fs, NULL);
     snprintf(name, sizeof name, "golden/%.*s/expect.json", (int)strcspn(folder, "/"), folder);
-    ck_assert_int_eq(fs_load(&mem, &fs, data_path(name, path, sizeof path), 1 << 20, &text, &size, &err), GLM_OK);
+    ck_assert_int_eq(
+        fs_load(&mem, &fs, data_path(name, path, sizeof path), 1 << 20, &text, &size, &err),
+        GLM_OK);
     ck_assert_int_eq(json_parse(&mem, text, size, 0, path, &doc, &err), GLM_OK);
     const struct json *types = json_get(doc.root, "tensor_types");
     ck_assert_ptr_nonnull(types);
@@ -95,10 +103,11 @@ START_TEST(golden_files_open)
     struct ckpt *c;
     fs_init(&fs, NULL);
     snprintf(name, sizeof name, "golden/%s.gguf", golden[_i]);
-    const struct ckpt_options map = { .fs = &fs }, read = { .fs = &fs, .weights = GLM_WEIGHTS_READ };
+    const struct ckpt_options map = {.fs = &fs}, read = {.fs = &fs, .weights = GLM_WEIGHTS_READ};
     for (int how = 0; how < 2; how++) {
         err = (glm_error)GLM_ERROR_INIT;
-        int32_t status = ckpt_open(&mem, data_path(name, path, sizeof path), how ? &read : &map, &c, &err);
+        int32_t status =
+            ckpt_open(&mem, data_path(name, path, sizeof path), how ? &read : &map, &c, &err);
         ck_assert_msg(status == GLM_OK, "%s: %s", err.where, err.message);
         status = all_weights(c, &err);
         ck_assert_msg(status == GLM_OK, "%s: %s", err.where, err.message);
@@ -118,18 +127,22 @@ START_TEST(numbers_and_vocabulary)
     ck_assert(hp->n_layer == 3 && hp->n_layer_dense == 1 && hp->n_nextn == 1 && hp->d_model == 64);
     ck_assert(hp->n_head == 12 && hp->n_head_kv == 1 && hp->d_head == 32 && hp->n_rot == 16);
     ck_assert(hp->d_ff == 96 && hp->d_ff_exp == 32 && hp->n_expert == 8 && hp->n_expert_used == 2);
-    ck_assert(hp->n_expert_shared == 1 && hp->n_group == 1 && hp->n_group_used == 1 && hp->n_vocab == 280);
-    ck_assert(hp->n_ctx_train == 8192 && hp->rope_theta == 1e6 && hp->norm_eps == 1e-5f && hp->routed_scale == 2.5f);
+    ck_assert(hp->n_expert_shared == 1 && hp->n_group == 1 && hp->n_group_used == 1 &&
+              hp->n_vocab == 280);
+    ck_assert(hp->n_ctx_train == 8192 && hp->rope_theta == 1e6 && hp->norm_eps == 1e-5f &&
+              hp->routed_scale == 2.5f);
     ck_assert(hp->norm_topk && hp->qk_norm && hp->qkv_bias);
     struct vocab_source v = ckpt_vocab(c);
-    ck_assert(v.kind == VOCAB_GGUF && v.n_token == 280 && v.n_merge == 1 && v.types[0] == 1 && v.types[279] == 3);
+    ck_assert(v.kind == VOCAB_GGUF && v.n_token == 280 && v.n_merge == 1 && v.types[0] == 1 &&
+              v.types[279] == 3);
     ck_assert_str_eq(v.model, "gpt2");
     ck_assert_str_eq(v.pre, "glm4");
     ck_assert(v.tokens[97].size == 1 && v.tokens[97].text[0] == 'a');
     ck_assert(v.tokens[0].size == 2 && memcmp(v.tokens[0].text, "\xc4\x80", 2) == 0);
     ck_assert(v.tokens[279].size == 6 && memcmp(v.tokens[279].text, "<t279>", 6) == 0);
     ck_assert(v.merges[0].size == 3 && memcmp(v.merges[0].text, "a b", 3) == 0);
-    ck_assert(ckpt_generation(c)->n_eos == 1 && ckpt_generation(c)->eos[0] == 279 && ckpt_generation(c)->top_k == -1);
+    ck_assert(ckpt_generation(c)->n_eos == 1 && ckpt_generation(c)->eos[0] == 279 &&
+              ckpt_generation(c)->top_k == -1);
     size_t size = 7;
     ck_assert(ckpt_template(c, &size) == NULL && size == 0);
     char name[64];
@@ -154,7 +167,8 @@ START_TEST(views_point_at_their_bytes)
     ck_assert_int_eq(ckpt_weight(c, ROLE_V, 1, 0, 32, 256, false, &w, &err), GLM_OK);
     ck_assert(w.format == W_Q6_K && w.row_bytes == 210);
     ck_assert_int_eq(memcmp(w.data, ge_tensor(&g, "blk.1.attn_v.weight")->data, 32 * 210), 0);
-    const struct ge_tensor *down = ge_tensor(&g, "blk.1.ffn_down_exps.weight"); /* [96, 256, 4] of Q8_0 */
+    const struct ge_tensor *down =
+        ge_tensor(&g, "blk.1.ffn_down_exps.weight"); /* [96, 256, 4] of Q8_0 */
     for (uint32_t e = 0; e < 4; e++) {
         ck_assert_int_eq(ckpt_weight(c, ROLE_EXP_DOWN, 1, e, 256, 96, false, &w, &err), GLM_OK);
         ck_assert(w.format == W_Q8_0 && w.row_bytes == 102);
@@ -177,7 +191,7 @@ START_TEST(fused_qkv)
     struct ge g;
     struct ckpt *c;
     struct weight w;
-    static const char *const parts[] = { "q", "k", "v" };
+    static const char *const parts[] = {"q", "k", "v"};
     load(&g, "air256-gguf-BF16/BF16.gguf");
     for (uint32_t l = 0; l < 2; l++)
         for (int bias = 0; bias < 2; bias++) {
@@ -188,7 +202,8 @@ START_TEST(fused_qkv)
             t->n_dim = bias ? 1 : 2;
             uint8_t *to = g.kept[g.n_kept - 1];
             for (size_t i = 0; i < 3; i++) {
-                snprintf(name, sizeof name, "blk.%u.attn_%s.%s", l, parts[i], bias ? "bias" : "weight");
+                snprintf(
+                    name, sizeof name, "blk.%u.attn_%s.%s", l, parts[i], bias ? "bias" : "weight");
                 size_t size = (i == 0 ? 192 : 32) * row;
                 memcpy(to + at, ge_tensor(&g, name)->data, size);
                 at += size;
@@ -205,12 +220,17 @@ START_TEST(fused_qkv)
         enum role role;
         uint32_t n_out, n_in;
         const char *name;
-    } cases[] = { { ROLE_Q, 192, 256, "blk.1.attn_q.weight" }, { ROLE_K, 32, 256, "blk.1.attn_k.weight" },
-        { ROLE_V, 32, 256, "blk.1.attn_v.weight" }, { ROLE_Q_BIAS, 1, 192, "blk.1.attn_q.bias" },
-        { ROLE_K_BIAS, 1, 32, "blk.1.attn_k.bias" }, { ROLE_V_BIAS, 1, 32, "blk.1.attn_v.bias" } };
+    } cases[] = {{ROLE_Q, 192, 256, "blk.1.attn_q.weight"},
+        {ROLE_K, 32, 256, "blk.1.attn_k.weight"}, {ROLE_V, 32, 256, "blk.1.attn_v.weight"},
+        {ROLE_Q_BIAS, 1, 192, "blk.1.attn_q.bias"}, {ROLE_K_BIAS, 1, 32, "blk.1.attn_k.bias"},
+        {ROLE_V_BIAS, 1, 32, "blk.1.attn_v.bias"}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        ck_assert_int_eq(ckpt_weight(c, cases[i].role, 1, 0, cases[i].n_out, cases[i].n_in, false, &w, &err), GLM_OK);
-        ck_assert_int_eq(memcmp(w.data, ge_tensor(&whole, cases[i].name)->data, cases[i].n_out * w.row_bytes), 0);
+        ck_assert_int_eq(
+            ckpt_weight(c, cases[i].role, 1, 0, cases[i].n_out, cases[i].n_in, false, &w, &err),
+            GLM_OK);
+        ck_assert_int_eq(
+            memcmp(w.data, ge_tensor(&whole, cases[i].name)->data, cases[i].n_out * w.row_bytes),
+            0);
     }
     ck_assert_int_eq(ckpt_weight(c, ROLE_K, 1, 0, 192, 256, false, &w, &err), GLM_ENOTSUP);
     ckpt_close(c);
@@ -265,14 +285,15 @@ START_TEST(defaults_from_the_file)
 }
 END_TEST
 
-/* ---- hostile files ------------------------------------------------------------------------------------------------------ */
+/* ---- hostile files --------------------------------------------------------------------------- */
 
 START_TEST(truncated_anywhere)
 {
     struct ge g;
     load(&g, "air256-gguf-Q4_K_M/Q4_K_M.gguf");
     struct mf_entry *f = mf_find(&files, "f.gguf");
-    size_t whole = f->size, last = g.data_start + g.tensor[g.n_tensor - 1].offset + 1024; /* without padding */
+    size_t whole = f->size,
+           last = g.data_start + g.tensor[g.n_tensor - 1].offset + 1024; /* without padding */
     for (size_t n = 0; n < g.meta_end; n++) {
         f->size = n;
         ck_assert_msg(use() != GLM_OK, "opens with %zu bytes", n);
@@ -303,8 +324,9 @@ START_TEST(boundary_sweep)
     for (size_t i = 0; i < g.n_field; i++) {
         const struct ge_field *field = &g.field[i];
         uint64_t old = 0, left = f->size - field->at - field->width;
-        const uint64_t values[] = { 0, 1, 2, 0x7fffffff, 0x80000000u, 0xffffffffu, 1ull << 63, UINT64_MAX, left, left + 1,
-            (uint64_t)-(int64_t)(field->at + field->width), 31, UINT64_MAX / 16, UINT64_MAX / 8 + 1 };
+        const uint64_t values[] = {0, 1, 2, 0x7fffffff, 0x80000000u, 0xffffffffu, 1ull << 63,
+            UINT64_MAX, left, left + 1, (uint64_t) - (int64_t)(field->at + field->width), 31,
+            UINT64_MAX / 16, UINT64_MAX / 8 + 1};
         memcpy(&old, f->bytes + field->at, field->width);
         for (size_t v = 0; v < ARRAY_LEN(values); v++) {
             uint64_t put = field->width == 4 ? (uint32_t)values[v] : values[v];
@@ -315,9 +337,11 @@ START_TEST(boundary_sweep)
             int32_t status = use();
             if (status == GLM_OK && strcmp(field->what, "type of a tensor") == 0)
                 continue; /* a smaller type fits into the larger one's bytes */
-            ck_assert_msg(status == GLM_EFORMAT || status == GLM_ENOTSUP, "%s (%zu of %s) = %llu: status %d", field->what,
-                field->i, g.tensor[field->i].name, (unsigned long long)put, status);
-            ck_assert_msg(mem.peak <= (16u << 20) + 2 * f->size, "%llu bytes taken", (unsigned long long)mem.peak);
+            ck_assert_msg(status == GLM_EFORMAT || status == GLM_ENOTSUP,
+                "%s (%zu of %s) = %llu: status %d", field->what, field->i, g.tensor[field->i].name,
+                (unsigned long long)put, status);
+            ck_assert_msg(mem.peak <= (16u << 20) + 2 * f->size, "%llu bytes taken",
+                (unsigned long long)mem.peak);
             ck_assert_ptr_nonnull(strstr(err.where, "f.gguf"));
             n_opened++;
         }
@@ -332,7 +356,7 @@ END_TEST
 /* Each key of the file given every type. */
 START_TEST(type_confusion)
 {
-    static const uint8_t bytes[] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
+    static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     struct ge g;
     load(&g, "glm45mtp-gguf-Q8_0/Q8_0.gguf");
     float real = 2;
@@ -348,7 +372,7 @@ START_TEST(type_confusion)
     for (size_t i = 0; i < g.n_kv; i++)
         for (uint32_t type = 0; type < 26; type++) {
             struct ge_kv old = g.kv[i];
-            uint8_t value[64] = { 0 };
+            uint8_t value[64] = {0};
             uint32_t scalar = type < 13 ? type : type - 13;
             size_t n = 0;
             if (scalar == 9) /* an array is one element of each type below */
@@ -363,11 +387,14 @@ START_TEST(type_confusion)
             g.kv[i].type = type < 13 ? type : 9, g.kv[i].value = value, g.kv[i].size = n;
             change(&g);
             int32_t status = use();
-            bool known = strncmp(old.key, "general.name", 12) != 0 && strncmp(old.key, "general.q", 9) != 0 &&
-                strncmp(old.key, "general.file", 12) != 0;
+            bool known = strncmp(old.key, "general.name", 12) != 0 &&
+                         strncmp(old.key, "general.q", 9) != 0 &&
+                         strncmp(old.key, "general.file", 12) != 0;
             bool number = old.type == 4 || old.type == 5 || old.type == 6 || old.type == 7;
             ck_assert(status == GLM_OK || status == GLM_EFORMAT || status == GLM_ENOTSUP);
-            if (known && (number ? scalar == 8 || type >= 13 : type < 13 ? scalar != old.type : scalar != 8 && scalar != 5)) {
+            if (known && (number         ? scalar == 8 || type >= 13
+                             : type < 13 ? scalar != old.type
+                                         : scalar != 8 && scalar != 5)) {
                 ck_assert_msg(status == GLM_EFORMAT, "%s as type %u: %d", old.key, type, status);
                 ck_assert_msg(strstr(err.where, old.key) != NULL, "%s: %s", old.key, err.where);
             }
@@ -388,8 +415,8 @@ START_TEST(hyper_parameter_sweep)
         if (old.type != 4 || strncmp(old.key, "glm4moe.", 8) != 0)
             continue;
         memcpy(&v, old.value, 4);
-        const uint32_t values[] = { 0, 1, 2, v - 1, v + 1, 2 * v, v / 2, 3, 511, 512, 513, 1024, 65536, 0x7fffffff, 0x80000000u,
-            0xffffffffu };
+        const uint32_t values[] = {0, 1, 2, v - 1, v + 1, 2 * v, v / 2, 3, 511, 512, 513, 1024,
+            65536, 0x7fffffff, 0x80000000u, 0xffffffffu};
         for (size_t k = 0; k < ARRAY_LEN(values); k++) {
             g.kv[i].value = (const uint8_t *)&values[k];
             change(&g);
@@ -407,20 +434,34 @@ static const struct {
     uint32_t value;
     int32_t code;
 } wrong_numbers[] = {
-    { "glm4moe.nextn_predict_layers", 4, GLM_EFORMAT }, { "glm4moe.nextn_predict_layers", 5, GLM_EFORMAT },
-    { "glm4moe.nextn_predict_layers", 0xffffffffu, GLM_EFORMAT }, { "glm4moe.nextn_predict_layers", 2, GLM_ENOTSUP },
-    { "glm4moe.expert_used_count", 9, GLM_EFORMAT }, { "glm4moe.expert_used_count", 0, GLM_EFORMAT },
-    { "glm4moe.attention.head_count_kv", 5, GLM_EFORMAT }, { "glm4moe.attention.head_count_kv", 0, GLM_EFORMAT },
-    { "glm4moe.attention.key_length", 31, GLM_ENOTSUP }, { "glm4moe.attention.value_length", 64, GLM_ENOTSUP },
-    { "glm4moe.rope.dimension_count", 64, GLM_EFORMAT }, { "glm4moe.rope.dimension_count", 15, GLM_EFORMAT },
-    { "glm4moe.leading_dense_block_count", 5, GLM_EFORMAT }, { "glm4moe.expert_gating_func", 1, GLM_ENOTSUP },
-    { "glm4moe.block_count", 0, GLM_EFORMAT }, { "glm4moe.block_count", 100000, GLM_EFORMAT },
-    { "glm4moe.context_length", 0, GLM_EFORMAT }, { "glm4moe.expert_count", 0, GLM_EFORMAT },
-    { "glm4moe.expert_group_count", 3, GLM_EFORMAT }, { "glm4moe.expert_group_used_count", 2, GLM_EFORMAT },
-    { "tokenizer.ggml.eos_token_id", 280, GLM_EFORMAT }, { "general.alignment", 0, GLM_EFORMAT },
-    { "general.alignment", 1, GLM_EFORMAT }, { "general.alignment", 3, GLM_EFORMAT },
-    { "general.alignment", 31, GLM_EFORMAT }, { "general.alignment", 48, GLM_EFORMAT },
-    { "general.alignment", 1u << 21, GLM_EFORMAT }, { "general.alignment", 1u << 31, GLM_EFORMAT },
+    {"glm4moe.nextn_predict_layers", 4, GLM_EFORMAT},
+    {"glm4moe.nextn_predict_layers", 5, GLM_EFORMAT},
+    {"glm4moe.nextn_predict_layers", 0xffffffffu, GLM_EFORMAT},
+    {"glm4moe.nextn_predict_layers", 2, GLM_ENOTSUP},
+    {"glm4moe.expert_used_count", 9, GLM_EFORMAT},
+    {"glm4moe.expert_used_count", 0, GLM_EFORMAT},
+    {"glm4moe.attention.head_count_kv", 5, GLM_EFORMAT},
+    {"glm4moe.attention.head_count_kv", 0, GLM_EFORMAT},
+    {"glm4moe.attention.key_length", 31, GLM_ENOTSUP},
+    {"glm4moe.attention.value_length", 64, GLM_ENOTSUP},
+    {"glm4moe.rope.dimension_count", 64, GLM_EFORMAT},
+    {"glm4moe.rope.dimension_count", 15, GLM_EFORMAT},
+    {"glm4moe.leading_dense_block_count", 5, GLM_EFORMAT},
+    {"glm4moe.expert_gating_func", 1, GLM_ENOTSUP},
+    {"glm4moe.block_count", 0, GLM_EFORMAT},
+    {"glm4moe.block_count", 100000, GLM_EFORMAT},
+    {"glm4moe.context_length", 0, GLM_EFORMAT},
+    {"glm4moe.expert_count", 0, GLM_EFORMAT},
+    {"glm4moe.expert_group_count", 3, GLM_EFORMAT},
+    {"glm4moe.expert_group_used_count", 2, GLM_EFORMAT},
+    {"tokenizer.ggml.eos_token_id", 280, GLM_EFORMAT},
+    {"general.alignment", 0, GLM_EFORMAT},
+    {"general.alignment", 1, GLM_EFORMAT},
+    {"general.alignment", 3, GLM_EFORMAT},
+    {"general.alignment", 31, GLM_EFORMAT},
+    {"general.alignment", 48, GLM_EFORMAT},
+    {"general.alignment", 1u << 21, GLM_EFORMAT},
+    {"general.alignment", 1u << 31, GLM_EFORMAT},
 };
 
 START_TEST(wrong_number)
@@ -518,7 +559,7 @@ END_TEST
 START_TEST(other_alignments)
 {
     struct ge g;
-    static const uint32_t aligns[] = { 8, 64, 4096, 1 << 20 };
+    static const uint32_t aligns[] = {8, 64, 4096, 1 << 20};
     load(&g, "glm45mtp-gguf-Q8_0/Q8_0.gguf");
     g.n_tensor = 3; /* few, so that the file stays small */
     for (size_t i = 0; i < ARRAY_LEN(aligns); i++) {
@@ -530,7 +571,9 @@ START_TEST(other_alignments)
         struct tensor_entry t;
         ckpt_tensor(c, 1, &t);
         ck_assert_uint_eq(t.offset % aligns[i], 0);
-        ck_assert_int_eq(memcmp(mf_find(&files, "f.gguf")->bytes + t.offset, g.tensor[1].data, g.tensor[1].size), 0);
+        ck_assert_int_eq(
+            memcmp(mf_find(&files, "f.gguf")->bytes + t.offset, g.tensor[1].data, g.tensor[1].size),
+            0);
         ckpt_close(c);
     }
     ge_free(&g);
@@ -554,7 +597,7 @@ START_TEST(wrong_vocabularies)
     struct ge g;
     load(&g, "air256-gguf-Q8_0/Q8_0.gguf");
     struct ge_kv *tokens = ge_key(&g, "tokenizer.ggml.tokens"), old = *tokens;
-    uint8_t many[12 + 289 * 9] = { 8, 0, 0, 0, 0x21, 1 }; /* 289 strings "x" for 288 rows */
+    uint8_t many[12 + 289 * 9] = {8, 0, 0, 0, 0x21, 1}; /* 289 strings "x" for 288 rows */
     for (size_t i = 0; i < 289; i++)
         many[12 + 9 * i] = 1, many[12 + 9 * i + 8] = 'x';
     tokens->value = many, tokens->size = sizeof many;
@@ -576,7 +619,7 @@ START_TEST(wrong_vocabularies)
 }
 END_TEST
 
-/* ---- splits --------------------------------------------------------------------------------------------------------------- */
+/* ---- splits ---------------------------------------------------------------------------------- */
 
 static void load_splits(void)
 {
@@ -612,7 +655,8 @@ START_TEST(splits)
     mf_put(&files, "dir/g-00001-of-00002.gguf", f->bytes, f->size);
     ck_assert_int_eq(use_path("dir/g-00001-of-00002.gguf"), GLM_EFORMAT);
 
-    uint8_t *no = memmem(g->bytes, g->size, "split.no", 8), *count = memmem(g->bytes, g->size, "split.count", 11);
+    uint8_t *no = memmem(g->bytes, g->size, "split.no", 8),
+            *count = memmem(g->bytes, g->size, "split.count", 11);
     no[12] = 2;
     ck_assert_int_eq(use_path(first), GLM_EFORMAT);
     ck_assert_ptr_nonnull(strstr(err.where, "split.no"));
@@ -648,7 +692,7 @@ START_TEST(splits_cut_short)
 }
 END_TEST
 
-/* ---- faults ---------------------------------------------------------------------------------------------------------------- */
+/* ---- faults ---------------------------------------------------------------------------------- */
 
 START_TEST(every_allocation_fails)
 {
@@ -683,7 +727,8 @@ START_TEST(every_read_fails)
         struct ckpt *c = NULL;
         files.n_read = files.n_map = 0;
         files.fail_at = k;
-        int32_t status = open_checked(&files, "dir/f-00001-of-00003.gguf", GLM_WEIGHTS_MAP, &mem, &c, &err);
+        int32_t status =
+            open_checked(&files, "dir/f-00001-of-00003.gguf", GLM_WEIGHTS_MAP, &mem, &c, &err);
         if (status == GLM_OK && (status = all_weights(c, &err)) != GLM_OK)
             ck_assert(err.message[0]);
         bool hit = files.n_read + files.n_map >= k;
@@ -719,7 +764,8 @@ END_TEST
 static Suite *suite(void)
 {
     Suite *s = suite_create("gguf");
-    TCase *valid = tcase_create("valid"), *hostile = tcase_create("hostile"), *faults = tcase_create("faults");
+    TCase *valid = tcase_create("valid"), *hostile = tcase_create("hostile"),
+          *faults = tcase_create("faults");
     tcase_add_checked_fixture(valid, setup, teardown);
     tcase_add_checked_fixture(hostile, setup, teardown);
     tcase_add_checked_fixture(faults, setup, teardown);

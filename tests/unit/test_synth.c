@@ -1,5 +1,6 @@
-/* test_synth.c: `glm45 synth`: every type it offers opens, binds all weights, decodes to the spread that was meant and is
- * of the types that llama.cpp's quantizer would have chosen; the same seed gives the same bytes; what is wrong is told.
+/* test_synth.c: `glm45 synth`: every type it offers opens, binds all weights, decodes to the spread
+ * that was meant and is of the types that llama.cpp's quantizer would have chosen; the same seed
+ * gives the same bytes; what is wrong is told.
  */
 #include "ckpt_walk.h"
 
@@ -48,7 +49,7 @@ static int synth(const char *out, const char *words)
 {
     static char text[256];
     static char name[] = "synth", quiet[] = "--quiet", o[] = "-o";
-    char *argv[40] = { name, quiet, o }, *save = NULL;
+    char *argv[40] = {name, quiet, o}, *save = NULL;
     int n = 3;
     argv[n++] = (char *)(uintptr_t)in_dir(out);
     snprintf(text, sizeof text, "%s", words);
@@ -60,23 +61,27 @@ static int synth(const char *out, const char *words)
 static struct ckpt *opened(const char *name)
 {
     struct ckpt *c = NULL;
-    const struct ckpt_options opt = { .fs = &fs };
+    const struct ckpt_options opt = {.fs = &fs};
     err = (glm_error)GLM_ERROR_INIT;
     int32_t status = ckpt_open(&mem, in_dir(name), &opt, &c, &err);
     ck_assert_msg(status == GLM_OK, "%s: %s", err.where, err.message);
     return c;
 }
 
-/* ---- spreads ------------------------------------------------------------------------------------------------------------ */
+/* ---- spreads --------------------------------------------------------------------------------- */
 
 static float wanted_std(enum role role, uint32_t n_in)
 {
     switch (role) {
-    case ROLE_EMBED: case ROLE_MTP_EMBED: return 1;
-    case ROLE_HEAD: case ROLE_MTP_HEAD: return 3 / sqrtf((float)n_in);
+    case ROLE_EMBED:
+    case ROLE_MTP_EMBED: return 1;
+    case ROLE_HEAD:
+    case ROLE_MTP_HEAD: return 3 / sqrtf((float)n_in);
     case ROLE_ROUTER: return 1.5f / sqrtf((float)n_in);
     case ROLE_ROUTER_BIAS: return 0.15f;
-    case ROLE_Q_BIAS: case ROLE_K_BIAS: case ROLE_V_BIAS: return 0.3f;
+    case ROLE_Q_BIAS:
+    case ROLE_K_BIAS:
+    case ROLE_V_BIAS: return 0.3f;
     default: return 1 / sqrtf((float)n_in);
     }
 }
@@ -102,8 +107,10 @@ static void check_spread(void *user, enum role role, const struct weight *w)
     ck_assert_msg(finite, "role %u: not finite", role);
     if (n < 1000) /* too few for statistics */
         return;
-    double mean = sum / n, std = sqrt(square / n - mean * mean), wanted = (double)wanted_std(role, w->n_in);
-    ck_assert_msg(std > 0.8 * wanted && std < 1.25 * wanted, "role %u: std %g, not %g", role, std, wanted);
+    double mean = sum / n, std = sqrt(square / n - mean * mean),
+           wanted = (double)wanted_std(role, w->n_in);
+    ck_assert_msg(
+        std > 0.8 * wanted && std < 1.25 * wanted, "role %u: std %g, not %g", role, std, wanted);
     ck_assert_msg(fabs(mean) < 0.05 * wanted, "role %u: mean %g of std %g", role, mean, wanted);
 }
 
@@ -111,45 +118,49 @@ static void check_weights(const char *name)
 {
     unsigned count = 0;
     struct ckpt *c = opened(name);
-    const struct walk k = { .c = c, .err = &err, .each = check_spread, .user = &count };
+    const struct walk k = {.c = c, .err = &err, .each = check_spread, .user = &count};
     int32_t status = walk_weights(&k);
     ck_assert_msg(status == GLM_OK, "%s: %s", err.where, err.message);
     ck_assert_uint_gt(count, 40);
     ckpt_close(c);
 }
 
-static const char *const gguf_types[] = { "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S",
-    "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE", "pure-Q2_K",
-    "pure-Q3_K", "pure-Q4_0", "pure-Q4_K", "pure-Q5_K", "pure-MXFP4" };
+static const char *const gguf_types[] = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0",
+    "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K",
+    "IQ4_NL", "IQ4_XS", "MXFP4_MOE", "pure-Q2_K", "pure-Q3_K", "pure-Q4_0", "pure-Q4_K",
+    "pure-Q5_K", "pure-MXFP4"};
 
 START_TEST(every_gguf_type)
 {
     char words[128];
-    snprintf(words, sizeof words, "--shape tiny --mtp on --mtp-own-head on --qk-norm on --type %s", gguf_types[_i]);
+    snprintf(words, sizeof words, "--shape tiny --mtp on --mtp-own-head on --qk-norm on --type %s",
+        gguf_types[_i]);
     ck_assert_int_eq(synth("m.gguf", words), 0);
     check_weights("m.gguf");
 }
 END_TEST
 
-static const char *const hf_types[] = { "bf16", "f16", "f32", "fp8", "fp8-block", "int4" };
+static const char *const hf_types[] = {"bf16", "f16", "f32", "fp8", "fp8-block", "int4"};
 
 START_TEST(every_hf_type)
 {
     char words[128];
-    snprintf(words, sizeof words, "--shape tiny --mtp on --qk-norm on --split 3 --type %s", hf_types[_i]);
+    snprintf(words, sizeof words, "--shape tiny --mtp on --qk-norm on --split 3 --type %s",
+        hf_types[_i]);
     ck_assert_int_eq(synth("m", words), 0);
     check_weights("m");
     struct ckpt *c = opened("m");
-    ck_assert(ckpt_hparams(c)->n_nextn == 1 && ckpt_hparams(c)->qk_norm && ckpt_hparams(c)->norm_eps == 1e-5f);
+    ck_assert(ckpt_hparams(c)->n_nextn == 1 && ckpt_hparams(c)->qk_norm &&
+              ckpt_hparams(c)->norm_eps == 1e-5f);
     ckpt_close(c);
 }
 END_TEST
 
-/* ---- types --------------------------------------------------------------------------------------------------------------- */
+/* ---- types ----------------------------------------------------------------------------------- */
 
 /* llama.cpp's quantizer made the golden files of this shape. */
-static const char *const golden[] = { "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M",
-    "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE" };
+static const char *const golden[] = {"BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K",
+    "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4_MOE"};
 
 START_TEST(types_as_llama_cpp_chooses_them)
 {
@@ -159,7 +170,8 @@ START_TEST(types_as_llama_cpp_chooses_them)
     const char *data = getenv("GLM_TEST_DATA");
     snprintf(words, sizeof words, "--shape tiny --type %s", golden[_i]);
     ck_assert_int_eq(synth("m.gguf", words), 0);
-    snprintf(path, sizeof path, "%s/golden/air256-gguf-%s/expect.json", data ? data : "tests/data", golden[_i]);
+    snprintf(path, sizeof path, "%s/golden/air256-gguf-%s/expect.json", data ? data : "tests/data",
+        golden[_i]);
     ck_assert_int_eq(fs_load(&mem, &fs, path, 1 << 20, &text, &size, &err), GLM_OK);
     ck_assert_int_eq(json_parse(&mem, text, size, 0, path, &doc, &err), GLM_OK);
     const struct json *types = json_get(doc.root, "tensor_types");
@@ -182,8 +194,11 @@ START_TEST(air_rows_fall_back)
 {
     struct ckpt *c;
     struct tensor_entry t;
-    ck_assert_int_eq(synth("m.gguf", "--shape air --layers 3 --experts 2 --hidden 256 --heads 2 --kv-heads 1 --ff 10944 "
-        "--vocab 300 --mtp off --type Q4_K_M"), 0);
+    ck_assert_int_eq(
+        synth("m.gguf",
+            "--shape air --layers 3 --experts 2 --hidden 256 --heads 2 --kv-heads 1 --ff 10944 "
+            "--vocab 300 --mtp off --type Q4_K_M"),
+        0);
     c = opened("m.gguf");
     unsigned seen = 0;
     for (size_t i = 0; i < ckpt_n_tensor(c); i++) {
@@ -200,7 +215,7 @@ START_TEST(air_rows_fall_back)
 }
 END_TEST
 
-/* ---- the same bytes ------------------------------------------------------------------------------------------------------- */
+/* ---- the same bytes -------------------------------------------------------------------------- */
 
 struct digest {
     struct sha256 h;
@@ -217,7 +232,7 @@ static void digest(const char *name, uint8_t out[32])
 {
     struct digest d;
     struct ckpt *c = opened(name);
-    const struct walk k = { .c = c, .err = &err, .each = add_bytes, .user = &d };
+    const struct walk k = {.c = c, .err = &err, .each = add_bytes, .user = &d};
     sha256_init(&d.h);
     ck_assert_int_eq(walk_weights(&k), GLM_OK);
     sha256_end(&d.h, out);
@@ -249,9 +264,12 @@ START_TEST(shapes_from_files)
     ck_assert_int_eq(synth("c.gguf", words), 0);
     struct ckpt *a = opened("a.gguf"), *c = opened("c.gguf");
     struct hparams ha = *ckpt_hparams(a), hc = *ckpt_hparams(c);
-    ck_assert(ha.n_layer == hc.n_layer && ha.d_model == hc.d_model && ha.n_rot == hc.n_rot && ha.d_ff == hc.d_ff);
-    ck_assert(ha.n_expert == hc.n_expert && ha.n_vocab == hc.n_vocab && ha.rope_theta == hc.rope_theta);
-    ck_assert(ha.norm_eps == hc.norm_eps && ha.qk_norm == hc.qk_norm && ha.n_ctx_train == hc.n_ctx_train);
+    ck_assert(ha.n_layer == hc.n_layer && ha.d_model == hc.d_model && ha.n_rot == hc.n_rot &&
+              ha.d_ff == hc.d_ff);
+    ck_assert(
+        ha.n_expert == hc.n_expert && ha.n_vocab == hc.n_vocab && ha.rope_theta == hc.rope_theta);
+    ck_assert(
+        ha.norm_eps == hc.norm_eps && ha.qk_norm == hc.qk_norm && ha.n_ctx_train == hc.n_ctx_train);
     ckpt_close(a);
     ckpt_close(c);
 }
@@ -259,15 +277,17 @@ END_TEST
 
 START_TEST(tokenizer_is_put_in)
 {
-    static const char json[] = "{\"added_tokens\": [{\"id\": 5, \"content\": \"<|endoftext|>\", \"special\": true}, "
-        "{\"id\": 6, \"content\": \"<think>\", \"special\": false}], \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, "
+    static const char json[] =
+        "{\"added_tokens\": [{\"id\": 5, \"content\": \"<|endoftext|>\", \"special\": true}, "
+        "{\"id\": 6, \"content\": \"<think>\", \"special\": false}], \"model\": {\"type\": "
+        "\"BPE\", \"vocab\": {\"a\": 0, "
         "\"b\": 1, \"ab\": 2, \"\\u0120\": 3}, \"merges\": [[\"a\", \"b\"]]}}";
     FILE *f = fopen(in_dir("tokenizer.json"), "w");
     fputs(json, f);
     fclose(f);
     char words[256];
-    snprintf(words, sizeof words, "--shape tiny --vocab 300 --tokenizer %s --chat-template %s", in_dir("tokenizer.json"),
-        in_dir("tokenizer.json"));
+    snprintf(words, sizeof words, "--shape tiny --vocab 300 --tokenizer %s --chat-template %s",
+        in_dir("tokenizer.json"), in_dir("tokenizer.json"));
     ck_assert_int_eq(synth("m.gguf", words), 0);
     struct ckpt *c = opened("m.gguf");
     struct vocab_source v = ckpt_vocab(c);
@@ -275,7 +295,8 @@ START_TEST(tokenizer_is_put_in)
     ck_assert(v.n_token == 300 && v.n_merge == 1);
     ck_assert(v.merges[0].size == 3 && memcmp(v.merges[0].text, "a b", 3) == 0);
     ck_assert(v.tokens[2].size == 2 && memcmp(v.tokens[2].text, "ab", 2) == 0 && v.types[2] == 1);
-    ck_assert(v.tokens[3].size == 2 && v.types[5] == 3 && v.types[6] == 4 && v.types[4] == 5 && v.types[299] == 5);
+    ck_assert(v.tokens[3].size == 2 && v.types[5] == 3 && v.types[6] == 4 && v.types[4] == 5 &&
+              v.types[299] == 5);
     ck_assert(ckpt_generation(c)->n_eos == 1 && ckpt_generation(c)->eos[0] == 5);
     ck_assert_str_eq(ckpt_template(c, &size), json);
     ckpt_close(c);
@@ -284,21 +305,25 @@ START_TEST(tokenizer_is_put_in)
     ck_assert(ckpt_vocab(c).kind == VOCAB_JSON && ckpt_vocab(c).json_size == sizeof json - 1);
     ck_assert(ckpt_generation(c)->n_eos == 1 && ckpt_generation(c)->eos[0] == 5);
     ckpt_close(c);
-    snprintf(words, sizeof words, "--shape tiny --vocab 5 --tokenizer %s", in_dir("tokenizer.json"));
+    snprintf(
+        words, sizeof words, "--shape tiny --vocab 5 --tokenizer %s", in_dir("tokenizer.json"));
     ck_assert_int_ne(synth("n.gguf", words), 0); /* an id beyond it */
 }
 END_TEST
 
-/* ---- wrong use --------------------------------------------------------------------------------------------------------------- */
+/* ---- wrong use ------------------------------------------------------------------------------- */
 
 static const struct {
     const char *words;
     int status;
-} wrong[] = { { "--shape nothing", 2 }, { "--type Q9", 2 }, { "--type bf17 --format hf", 2 }, { "--layers x", 2 },
-    { "--layers", 2 }, { "--what", 2 }, { "--mtp maybe", 2 }, { "--experts-used 200", 2 }, { "--kv-heads 7", 2 },
-    { "--split 0", 2 }, { "--shape tiny --vocab 20", 2 }, { "--format zip", 2 }, { "--seed -1", 2 },
-    { "--shape tiny --tokenizer /nonexistent/t.json", 1 }, { "--shape tiny -o /nonexistent/m.gguf", 1 },
-    { "--shape glm45 --hidden 1000000 --head-dim 2 --rot-dim 2 --heads 8 --vocab 16000000 --layers 1000", 1 } };
+} wrong[] = {{"--shape nothing", 2}, {"--type Q9", 2}, {"--type bf17 --format hf", 2},
+    {"--layers x", 2}, {"--layers", 2}, {"--what", 2}, {"--mtp maybe", 2},
+    {"--experts-used 200", 2}, {"--kv-heads 7", 2}, {"--split 0", 2},
+    {"--shape tiny --vocab 20", 2}, {"--format zip", 2}, {"--seed -1", 2},
+    {"--shape tiny --tokenizer /nonexistent/t.json", 1}, {"--shape tiny -o /nonexistent/m.gguf", 1},
+    {"--shape glm45 --hidden 1000000 --head-dim 2 --rot-dim 2 --heads 8 --vocab 16000000 --layers "
+     "1000",
+        1}};
 
 START_TEST(wrong_use)
 {
@@ -309,7 +334,9 @@ START_TEST(wrong_use)
     char text[1024] = "";
     ssize_t n = pread(quiet, text, sizeof text - 1, 0);
     ck_assert_int_eq(status, wrong[_i].status);
-    ck_assert_msg(n > 20 && strncmp(text, "glm45 synth: ", 13) == 0 && strchr(text, '\n') == text + n - 1, "%s", text);
+    ck_assert_msg(
+        n > 20 && strncmp(text, "glm45 synth: ", 13) == 0 && strchr(text, '\n') == text + n - 1,
+        "%s", text);
     ck_assert_int_ne(access(in_dir("m.gguf"), F_OK), 0); /* nothing is left */
     close(saved);
     close(quiet);
