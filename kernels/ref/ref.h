@@ -45,8 +45,7 @@ static inline int32_t k3_scale(const uint8_t *s, uint32_t g)
 struct quants {
     int8_t *q;      /* [n_in] */
     float *scale;   /* [n_in / group] */
-    float
-        *min; /* [n_in / group]; added, so that of a K-quant is negative; unused without has_min */
+    float *min;     /* [n_in / group]; added, so a K-quant's is negative; unused without has_min */
     uint32_t group; /* 16 or 32 elements */
     bool has_min;
 };

@@ -1,5 +1,4 @@
-/* table.c: the reference kernels as a table, and the scratch that any implementation of it may use.
- */
+/* table.c: the reference kernels as a table, and the scratch that any implementation may use. */
 #include "ref.h"
 
 void kernels_ref(struct kernels *k)

@@ -33,9 +33,9 @@ float ref_sum(const float *a, uint32_t n)
 }
 
 /* exp(x) = 2^n exp(r), n = round(x / ln 2), r = x - n ln 2 in two steps (n * LN2_HIGH is exact).
- * exp(r) = 1 + r + r^2 (1/2 + r (1/6 + ...)): the coefficients are those of a minimax fit on |r| <=
- * ln(2) / 2. Within
- * [-87.3, 88.7] the result is a normal number, so that n may be added to its exponent. */
+ * exp(r) = 1 + r + r^2 (1/2 + r (1/6 + ...)): the coefficients are those of a minimax fit on
+ * |r| <= ln(2) / 2. Within [-87.3, 88.7] the result is a normal number, so that n may be added to
+ * its exponent. */
 float k_exp(float x)
 {
     const float log2_e = 0x1.715476p+0f, round = 0x1.8p+23f;

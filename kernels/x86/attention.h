@@ -269,8 +269,7 @@ static float softmax(
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-/* o[r][n_col vectors, or `tail` elements of one] = o * decay + sum over [begin, end) of score * v.
- */
+/* o[r][n_col vectors, or `tail` elements of one] = o * decay + sum over [begin, end) of score v. */
 INLINE void value_tile(uint32_t n_q, uint32_t n_col, uint32_t tail, const float *score,
     const float *decay, const float *v, size_t stride, uint32_t begin, uint32_t end,
     float *const *o)

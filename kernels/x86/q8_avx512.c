@@ -147,8 +147,7 @@ static void sums_by_span(
     }
 }
 
-/* ---- one or two rows, in registers
- * ------------------------------------------------------------------------------------ */
+/* ---- one or two rows, in registers ----------------------------------------------------------- */
 
 /* Two chains, for latency. Q4_0's second takes the high nibbles where they are, 16 times their
  * value. */
@@ -201,9 +200,7 @@ static void sums(
         sums_by_span(p, rs, s, acc);
 }
 
-/* ---- SwiGLU
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- SwiGLU ---------------------------------------------------------------------------------- */
 
 /* k_exp of the reference, step by step. */
 static inline __m512 exp_512(__m512 x)
@@ -238,9 +235,7 @@ static void silu_mul(float *gate, const float *up)
     _mm512_storeu_ps(gate, _mm512_mul_ps(_mm512_mul_ps(g, s), _mm512_loadu_ps(up)));
 }
 
-/* ---- the table
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 static const struct q8_isa isa = {sums, silu_mul};
 

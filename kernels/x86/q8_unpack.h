@@ -31,8 +31,7 @@ struct span {
     float min[SPAN / 16][LANES];   /* added, so that of a K-quant is negative */
 };
 
-/* ---- gathers: one field of 8 rows
- * ----------------------------------------------------------------------------------- */
+/* ---- gathers: one field of 8 rows ------------------------------------------------------------ */
 
 ALWAYS __m128i load16(const uint8_t *p)
 {
@@ -111,9 +110,7 @@ ALWAYS __m256 byte_f32(__m256i v, int i)
         _mm256_and_si256(_mm256_srli_epi32(v, 8 * i), _mm256_set1_epi32(0xff)));
 }
 
-/* ---- pieces of quants
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- pieces of quants ------------------------------------------------------------------------ */
 
 ALWAYS __m256i bytes(int v)
 {
@@ -193,8 +190,7 @@ ALWAYS void fifth_bits(__m256i high, __m256i q[8])
     }
 }
 
-/* ---- blocks of 32, 8 outputs: w [8][64], scale and min [16]
- * ----------------------------------------------------------- */
+/* ---- blocks of 32, 8 outputs: w [8][64], scale and min [16] ---------------------------------- */
 
 ALWAYS void q8_0_block(const uint8_t *b, size_t stride, uint8_t *w, float *scale, float *min)
 {
@@ -278,8 +274,7 @@ ALWAYS void mxfp4_block(const uint8_t *b, size_t stride, uint8_t *w, float *scal
     put8(w, q);
 }
 
-/* ---- blocks of 256, 8 outputs: w [8][8][64], scale and min [16][16]
- * -------------------------------------------------- */
+/* ---- blocks of 256, 8 outputs: w [8][8][64], scale and min [16][16] -------------------------- */
 
 #define BLOCK_W(w, g) ((w) + (size_t)(g)*8 * 4 * LANES)
 
@@ -434,9 +429,7 @@ ALWAYS void iq4_xs_block(const uint8_t *b, size_t stride, uint8_t *w, float *sca
     }
 }
 
-/* ---- spans
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- spans ----------------------------------------------------------------------------------- */
 
 /* 16 outputs from p, `stride` apart; n_block blocks of 32. */
 typedef void unpack_span(const uint8_t *p, size_t stride, uint32_t n_block, struct span *s);

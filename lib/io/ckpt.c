@@ -203,33 +203,26 @@ static const char *no_type(uint32_t type)
     return "none";
 }
 
-static void tokenizer_close(struct ckpt *c)
-{
-    mem_free(c->mem, c->state);
-}
-
 static const struct io_format tokenizer_format = {
-    "tokenizer", no_type, no_weight, no_name, tokenizer_close};
+    "tokenizer", no_type, no_weight, no_name, NULL};
 
-/* A tokenizer.json by itself, in a folder or named directly; state is its text. */
+/* A tokenizer.json by itself, in a folder or named directly. */
 static int32_t tokenizer_open(struct ckpt *c, const char *path, glm_error *err)
 {
     if (c->opt.weights != GLM_WEIGHTS_NONE)
         return err_set(err, GLM_EINVAL, 0, path,
             "only a tokenizer lies here: open it with GLM_WEIGHTS_NONE, or put "
             "config.json and the weights beside it");
-    char *text = NULL;
     size_t size = 0;
-    int32_t rc = fs_load(c->mem, c->opt.fs, path, TOKENIZER_MAX, &text, &size, err);
+    int32_t rc = fs_load(c->mem, c->opt.fs, path, TOKENIZER_MAX, &c->vocab_text, &size, err);
     if (rc != GLM_OK)
         return rc;
-    c->state = text;
     c->format = &tokenizer_format;
     const char *where = arena_copy(&c->arena, path, strlen(path));
     if (where == NULL)
         return err_nomem(err, "a path");
-    c->vocab =
-        (struct vocab_source){.kind = VOCAB_JSON, .where = where, .json = text, .json_size = size};
+    c->vocab = (struct vocab_source){
+        .kind = VOCAB_JSON, .where = where, .json = c->vocab_text, .json_size = size};
     return GLM_OK;
 }
 
@@ -309,6 +302,15 @@ int32_t ckpt_open(struct mem *m, const char *path, const struct ckpt_options *op
     return GLM_OK;
 }
 
+void ckpt_drop_vocab(struct ckpt *c)
+{
+    if (c->vocab_text == NULL)
+        return;
+    mem_free(c->mem, c->vocab_text);
+    c->vocab_text = NULL;
+    c->vocab = (struct vocab_source){0};
+}
+
 void ckpt_close(struct ckpt *c)
 {
     if (c == NULL)
@@ -322,6 +324,7 @@ void ckpt_close(struct ckpt *c)
         mem_free(c->mem, f->copy);
         fs_close(&f->file);
     }
+    mem_free(c->mem, c->vocab_text);
     arena_free(&c->arena);
     mem_free(c->mem, c);
 }

@@ -49,6 +49,7 @@ struct ckpt {
     struct hparams hp;
     struct generation_defaults gen;
     struct vocab_source vocab;
+    char *vocab_text;          /* owned: the text that vocab is a view of, where it is a JSON file's */
     const char *template_text;
     size_t template_size;
     struct io_file *files;     /* this array, the next and the index lie in the arena */

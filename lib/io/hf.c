@@ -89,17 +89,17 @@ static int32_t open_weights(struct ckpt *c, struct hf *h, glm_error *err)
     return rc;
 }
 
-static int32_t open_tokenizer(struct ckpt *c, struct hf *h, glm_error *err)
+static int32_t open_tokenizer(struct ckpt *c, glm_error *err)
 {
     int32_t rc = GLM_OK;
     size_t size = 0;
     const char *path = present(c, "tokenizer.json", &rc, err);
     if (path == NULL)
         return rc;
-    rc = fs_load(c->mem, c->opt.fs, path, TOKENIZER_MAX, &h->tokenizer, &size, err);
+    rc = fs_load(c->mem, c->opt.fs, path, TOKENIZER_MAX, &c->vocab_text, &size, err);
     if (rc == GLM_OK)
         c->vocab = (struct vocab_source){
-            .kind = VOCAB_JSON, .where = path, .json = h->tokenizer, .json_size = size};
+            .kind = VOCAB_JSON, .where = path, .json = c->vocab_text, .json_size = size};
     return rc;
 }
 
@@ -136,7 +136,7 @@ int32_t hf_open(struct ckpt *c, glm_error *err)
     if (rc == GLM_OK && (path = present(c, "generation_config.json", &rc, err)) != NULL)
         rc = hf_generation(c, path, err);
     if (rc == GLM_OK)
-        rc = open_tokenizer(c, h, err);
+        rc = open_tokenizer(c, err);
     if (rc == GLM_OK)
         rc = open_template(c, h, err);
     return rc;

@@ -73,7 +73,7 @@ struct hf {
     bool tied;                       /* the head is the embedding */
     uint32_t n_nextn_config;         /* as the configuration says */
     const char *prefix;              /* "model." or "model.language_model." */
-    char *tokenizer, *chat_template; /* owned */
+    char *chat_template; /* owned */
     /* copies of g_idx, found by content: gate and up of an expert have the same one */
     struct hf_group {
         const int32_t *index;

@@ -313,7 +313,6 @@ static int32_t weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t e
 static void close(struct ckpt *c)
 {
     struct hf *h = c->state;
-    mem_free(c->mem, h->tokenizer);
     mem_free(c->mem, h->chat_template);
     mem_free(c->mem, h->groups);
     mem_free(c->mem, h);

@@ -84,6 +84,8 @@ void ckpt_close(struct ckpt *c);
 const struct hparams *ckpt_hparams(const struct ckpt *c);  /* NULL: a tokenizer only */
 const struct generation_defaults *ckpt_generation(const struct ckpt *c);
 struct vocab_source ckpt_vocab(const struct ckpt *c);      /* kind VOCAB_NONE: none */
+/* Frees a tokenizer.json's text (20 MB for the family's): views from ckpt_vocab and the fingerprint are no longer to be had. */
+void ckpt_drop_vocab(struct ckpt *c);
 const char *ckpt_template(const struct ckpt *c, size_t *size); /* chat template text, or NULL */
 const char *ckpt_path(const struct ckpt *c);
 const char *ckpt_kind(const struct ckpt *c);               /* "hf", "gguf" or "tokenizer" */

@@ -57,8 +57,13 @@ def ended(answer: Answer) -> bool:
     return answer.end.reason in ("stop", "tools")
 
 
-def run_chat(session: Session, case: Case, rows: Rows) -> Tuple[bool, str]:
+def run_chat(model: Model, case: Case, rows: Rows) -> Tuple[bool, str]:
     """The next turn of a conversation; if it calls tools, the turn's second half too."""
+    with model.session() as session:
+        return chat(session, case, rows)
+
+
+def chat(session: Session, case: Case, rows: Rows) -> Tuple[bool, str]:
     session.tools(case["tools"] or [])
     session.messages(case["messages"])
     session.turn(thinking=case["thinking"], temperature=0.0, max_tokens=MAX_NEW)
@@ -123,9 +128,9 @@ def prompt_ids(model: Model, folder: Path, tool: Path, case: Case) -> List[int]:
     """A case as token ids, as the conversation level has them."""
     if "text" in case:
         return model.tokenize(case["text"], specials=True)
-    line = {"messages": case["messages"], "tools": case["tools"] or [], "enable_thinking": case["thinking"],
-            "add_generation_prompt": True}
-    ids: List[int] = json.loads(cli(tool, "render", str(folder), "--ids", given=json.dumps(line) + "\n"))
+    line = {"messages": case["messages"], "tools": case["tools"],
+            "kwargs": {"enable_thinking": case["thinking"], "add_generation_prompt": True}}
+    ids: List[int] = json.loads(cli(tool, "render", str(folder), given=json.dumps(line) + "\n"))["ids"]
     return ids
 
 
@@ -166,20 +171,19 @@ def first_of_each(cases: List[Case], limit: int) -> List[Case]:
 def measure(model: Model, cases: List[Case], show: int) -> Rows:
     """Every case, counted by task."""
     rows: Rows = defaultdict(lambda: [0, 0])
-    with model.session() as session:
-        for i, case in enumerate(cases):
-            try:
-                right, said = run_text(model, case) if "text" in case else run_chat(session, case, rows)
-            except GlmError as e:
-                sys.exit(f"{case['id']}: {e}")
-            count(rows, case["task"], right)
-            if case["task"] in SHOWN_BY_THINKING:
-                count(rows, case["task"] + (" +think" if case["thinking"] else " -think"), right)
-            if not right and show > 0:
-                show -= 1
-                print(f"{case['id']}: {said}, expected {case['expect']}", file=sys.stderr)
-            if (i + 1) % 50 == 0 or i + 1 == len(cases):
-                print(f"{i + 1} of {len(cases)} cases", file=sys.stderr, flush=True)
+    for i, case in enumerate(cases):
+        try:
+            right, said = run_text(model, case) if "text" in case else run_chat(model, case, rows)
+        except GlmError as e:
+            sys.exit(f"{case['id']}: {e}")
+        count(rows, case["task"], right)
+        if case["task"] in SHOWN_BY_THINKING:
+            count(rows, case["task"] + (" +think" if case["thinking"] else " -think"), right)
+        if not right and show > 0:
+            show -= 1
+            print(f"{case['id']}: {said}, expected {case['expect']}", file=sys.stderr)
+        if (i + 1) % 50 == 0 or i + 1 == len(cases):
+            print(f"{i + 1} of {len(cases)} cases", file=sys.stderr, flush=True)
     return rows
 
 

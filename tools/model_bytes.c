@@ -1,0 +1,149 @@
+/* model_bytes.c: see model_bytes.h. Opens the checkpoint for its headers; a mapped weight is not read. */
+#include "model_bytes.h"
+
+#include "../lib/io/io.h"
+
+#include <string.h>
+
+/* Everything of a matrix that a product with one row reads. */
+static uint64_t weight_bytes(const struct weight *w)
+{
+    uint64_t rows = w->n_out, scale_rows = 0, zero_rows = 0, n_group;
+
+    n_group = w->block_in ? (w->n_in + (uint64_t)w->block_in - 1) / w->block_in : 1;
+    switch (w->format) {
+    case W_NONE: return 0;
+    case W_F8: scale_rows = w->block_out ? (w->n_out + (uint64_t)w->block_out - 1) / w->block_out : 1; break;
+    case W_I4_PACKED: scale_rows = w->n_out; zero_rows = w->n_out / 8; break;
+    case W_I4_AWQ: rows = w->n_in; scale_rows = zero_rows = n_group; break;
+    case W_I4_GPTQ: rows = w->n_in / 8; scale_rows = zero_rows = n_group; break;
+    default: break;
+    }
+    return rows * w->row_bytes + (w->scale ? scale_rows * w->scale_row_bytes : 0) +
+        (w->zero ? zero_rows * w->zero_row_bytes : 0);
+}
+
+struct sum {
+    struct ckpt *ckpt;
+    uint64_t bytes;
+    int32_t rc;
+    glm_error *err;
+};
+
+static void add(struct sum *s, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out, uint32_t n_in,
+    bool optional)
+{
+    struct weight w;
+    memset(&w, 0, sizeof w);
+    if (!s->rc)
+        s->rc = ckpt_weight(s->ckpt, role, layer, expert, n_out, n_in, optional, &w, s->err);
+    if (!s->rc)
+        s->bytes += weight_bytes(&w);
+}
+
+static void add_attention(struct sum *s, const struct hparams *hp, uint32_t l)
+{
+    uint32_t q = hp->n_head * hp->d_head, kv = hp->n_head_kv * hp->d_head;
+    add(s, ROLE_ATTN_NORM, l, 0, 1, hp->d_model, false);
+    add(s, ROLE_Q, l, 0, q, hp->d_model, false);
+    add(s, ROLE_K, l, 0, kv, hp->d_model, false);
+    add(s, ROLE_V, l, 0, kv, hp->d_model, false);
+    add(s, ROLE_O, l, 0, hp->d_model, q, false);
+    if (hp->qkv_bias) {
+        add(s, ROLE_Q_BIAS, l, 0, 1, q, true);
+        add(s, ROLE_K_BIAS, l, 0, 1, kv, true);
+        add(s, ROLE_V_BIAS, l, 0, 1, kv, true);
+    }
+    if (hp->qk_norm) {
+        add(s, ROLE_Q_NORM, l, 0, 1, hp->d_head, true);
+        add(s, ROLE_K_NORM, l, 0, 1, hp->d_head, true);
+    }
+    add(s, ROLE_FFN_NORM, l, 0, 1, hp->d_model, false);
+}
+
+static void add_ffn(struct sum *s, const struct hparams *hp, uint32_t l, enum role gate, uint32_t e, uint32_t d_ff)
+{
+    add(s, gate, l, e, d_ff, hp->d_model, false);
+    add(s, gate + 1, l, e, d_ff, hp->d_model, false);
+    add(s, gate + 2, l, e, hp->d_model, d_ff, false);
+}
+
+static uint64_t experts_of(struct sum *s, const struct hparams *hp, uint32_t l)
+{
+    uint64_t before = s->bytes, bytes;
+    for (uint32_t e = 0; e < hp->n_expert && !s->rc; e++)
+        add_ffn(s, hp, l, ROLE_EXP_GATE, e, hp->d_ff_exp);
+    bytes = s->bytes - before;
+    s->bytes = before;
+    return bytes;
+}
+
+/* A layer but for its experts into s->bytes; *experts: all of them. */
+static void add_layer(struct sum *s, const struct hparams *hp, uint32_t l, uint64_t *experts)
+{
+    *experts = 0;
+    add_attention(s, hp, l);
+    if (l < hp->n_layer_dense) {
+        add_ffn(s, hp, l, ROLE_GATE, 0, hp->d_ff);
+        return;
+    }
+    add(s, ROLE_ROUTER, l, 0, hp->n_expert, hp->d_model, false);
+    add(s, ROLE_ROUTER_BIAS, l, 0, 1, hp->n_expert, true);
+    if (hp->n_expert_shared)
+        add_ffn(s, hp, l, ROLE_SHARED_GATE, 0, hp->d_ff_exp * hp->n_expert_shared);
+    *experts = experts_of(s, hp, l);
+}
+
+static void add_ends(struct sum *s, const struct hparams *hp)
+{
+    struct weight w;
+    memset(&w, 0, sizeof w);
+    add(s, ROLE_NORM, 0, 0, 1, hp->d_model, false);
+    add(s, ROLE_HEAD, 0, 0, hp->n_vocab, hp->d_model, false);
+    if (!s->rc)
+        s->rc = ckpt_weight(s->ckpt, ROLE_EMBED, 0, 0, hp->n_vocab, hp->d_model, false, &w, s->err);
+    if (!s->rc)
+        s->bytes += weight_bytes(&w) / hp->n_vocab;
+}
+
+static int32_t count(struct ckpt *c, struct model_bytes *out, glm_error *err)
+{
+    const struct hparams *hp = ckpt_hparams(c);
+    struct sum s = { .ckpt = c, .err = err };
+    uint64_t experts;
+
+    if (!hp)
+        return err_set(err, GLM_EFORMAT, 0, ckpt_path(c), "there is a tokenizer but no model here");
+    *out = (struct model_bytes){ .kv_position = 2ull * hp->n_layer * hp->n_head_kv * hp->d_head };
+    for (uint32_t l = 0; l < hp->n_layer && !s.rc; l++) {
+        add_layer(&s, hp, l, &experts);
+        out->experts_all += experts;
+        out->experts += hp->n_expert ? experts * hp->n_expert_used / hp->n_expert : 0;
+    }
+    add_ends(&s, hp);
+    out->dense = s.bytes;
+    if (hp->n_nextn && !s.rc) {
+        s.bytes = 0;
+        add_layer(&s, hp, hp->n_layer, &experts);
+        add(&s, ROLE_MTP_PROJ, hp->n_layer, 0, hp->d_model, 2 * hp->d_model, false);
+        out->mtp = s.bytes + experts;
+    }
+    return s.rc;
+}
+
+int32_t model_bytes_read(const char *path, struct model_bytes *out, glm_error *err)
+{
+    struct mem mem;
+    struct fs fs;
+    struct ckpt_options how = { .weights = GLM_WEIGHTS_MAP, .fs = &fs };
+    struct ckpt *c = NULL;
+    int32_t rc;
+
+    mem_init(&mem, NULL);
+    fs_init(&fs, NULL);
+    rc = ckpt_open(&mem, path, &how, &c, err);
+    if (!rc)
+        rc = count(c, out, err);
+    ckpt_close(c);
+    return rc;
+}
