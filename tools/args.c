@@ -124,7 +124,7 @@ int args_read(const struct arg_table *t, int argc, char **argv)
     for (int i = 1; i < argc; i++) /* first: whoever asks for help has not got the rest right yet */
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             fputs(t->help, stdout);
-            return fflush(stdout) ? report_stdout(t->command) : EXIT_FINE;
+            return report_flush(t->command);
         }
     for (int i = 1; i < argc && status == ARGS_GO_ON; i++) {
         const char *value = NULL;

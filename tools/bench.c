@@ -366,7 +366,7 @@ static int run(struct bench *b)
         put_json(b);
     else
         put_table(b);
-    return fflush(stdout) ? report_stdout("bench") : EXIT_FINE;
+    return report_flush("bench");
 }
 
 int bench_main(int argc, char **argv)

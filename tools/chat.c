@@ -203,8 +203,8 @@ static int answer(struct chat *c, const char *text, size_t size)
     }
     progress_end(&c->progress);
     terminal_on_interrupt(NULL, NULL);
-    if (ferror(stdout))
-        return report_stdout("chat");
+    if (report_flush("chat") != EXIT_FINE)
+        return EXIT_FAILED;
     if (!rc)
         return EXIT_FINE;
     end_line(c, stdout);

@@ -38,7 +38,7 @@ static int put_version(void)
 {
     uint32_t v = glm_version();
     printf("glm45 %u.%u.%u\n", v / 10000, v / 100 % 100, v % 100);
-    return fflush(stdout) ? report_stdout(NULL) : EXIT_FINE;
+    return report_flush(NULL);
 }
 
 static const struct command *find(const char *name)
@@ -60,7 +60,7 @@ static int help_main(int argc, char **argv)
     if (argc > 1)
         return report_usage(NULL, "\"%s\" is no command", argv[1]);
     put_help(stdout);
-    return fflush(stdout) ? report_stdout(NULL) : EXIT_FINE;
+    return report_flush(NULL);
 }
 
 int main(int argc, char **argv)

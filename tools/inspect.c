@@ -261,16 +261,18 @@ static int show(struct inspection *x)
     struct buf out;
     if (!x->json) {
         put_all(x);
-        return fflush(stdout) ? report_stdout("inspect") : EXIT_FINE;
+        return report_flush("inspect");
     }
     buf_init(&out, &x->mem);
     inspect_put_json(x, &out);
     buf_char(&out, '\n');
-    int status = EXIT_FINE;
-    if (out.failed)
+    int status;
+    if (out.failed) {
         status = report_failed("inspect", "out of memory for the document");
-    else if (fwrite(out.data, 1, out.size, stdout) != out.size || fflush(stdout))
-        status = report_stdout("inspect");
+    } else {
+        fwrite(out.data, 1, out.size, stdout);
+        status = report_flush("inspect");
+    }
     buf_free(&out);
     return status;
 }

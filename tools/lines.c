@@ -66,9 +66,8 @@ int lines_answer(struct lines *l)
     buf_char(&l->out, '\n');
     if (l->out.failed)
         return report_failed(l->command, "line %llu: out of memory for the answer", (unsigned long long)l->number);
-    if (fwrite(l->out.data, 1, l->out.size, stdout) != l->out.size || fflush(stdout))
-        return report_stdout(l->command);
-    return LINES_GO_ON;
+    fwrite(l->out.data, 1, l->out.size, stdout);
+    return report_flush(l->command) == EXIT_FINE ? LINES_GO_ON : EXIT_FAILED;
 }
 
 static const char *type_name(enum json_type type)

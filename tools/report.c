@@ -55,9 +55,11 @@ int report_error(const char *command, const glm_error *err)
     return report_failed(command, "%s", err->message);
 }
 
-int report_stdout(const char *command)
+int report_flush(const char *command)
 {
-    if (errno == EPIPE)
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return EXIT_FINE;
+    if (errno == EPIPE) /* of the write that failed: nothing since has failed */
         return EXIT_FAILED;
     return report_failed(command, "stdout cannot be written to: %s", strerror(errno));
 }

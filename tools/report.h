@@ -22,7 +22,8 @@ int report_usage(const char *command, const char *fmt, ...) REPORT_FORMAT;  /* E
 void report_note(const char *command, const char *fmt, ...) REPORT_FORMAT;  /* a warning, a remark */
 
 int report_error(const char *command, const glm_error *err); /* "WHERE: MESSAGE"; EXIT_FAILED */
-/* Writing to stdout has failed. A reader that went away (a closed pipe) needs no message. EXIT_FAILED. */
-int report_stdout(const char *command);
+/* Flushes stdout. EXIT_FINE; EXIT_FAILED where this or a write before it failed: a reader that went away (a closed pipe)
+ * needs no message. */
+int report_flush(const char *command);
 
 #endif

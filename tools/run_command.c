@@ -122,9 +122,9 @@ static void reap(struct running *r)
 }
 
 /* Until its output ends and it has exited, or a limit is reached. */
-static void talk(struct running *r, struct command_result *out, bool (*stop)(void))
+static void talk(struct running *r, struct command_result *out, unsigned seconds, bool (*stop)(void))
 {
-    uint64_t deadline = now_ms() + COMMAND_SECONDS * 1000u;
+    uint64_t deadline = now_ms() + (uint64_t)seconds * 1000u;
     bool gone = false;
 
     while (!(gone && r->reaped)) {
@@ -143,7 +143,8 @@ static void talk(struct running *r, struct command_result *out, bool (*stop)(voi
     }
 }
 
-void run_command(char *const argv[], const char *input, size_t size, bool (*stop)(void), struct command_result *out)
+void run_command(char *const argv[], const char *input, size_t size, unsigned seconds, bool (*stop)(void),
+    struct command_result *out)
 {
     struct running r = { .input = input, .left = size };
 
@@ -154,7 +155,7 @@ void run_command(char *const argv[], const char *input, size_t size, bool (*stop
     }
     out->problem = start(argv, &r);
     if (!out->problem) {
-        talk(&r, out, stop);
+        talk(&r, out, seconds, stop);
         if (!r.reaped) {
             kill(-r.pid, SIGKILL);
             waitpid(r.pid, &r.wait_status, 0);

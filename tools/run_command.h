@@ -5,7 +5,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define COMMAND_SECONDS 30
 #define COMMAND_OUTPUT (1u << 20)
 
 struct command_result {
@@ -16,8 +15,10 @@ struct command_result {
     const char *problem;   /* not NULL: it could not be run, and why */
 };
 
-/* `stop` is asked several times a second; true ends the program. The program runs in a process group of its own, which is
- * killed when a limit is reached. Its stderr is ours. */
-void run_command(char *const argv[], const char *input, size_t size, bool (*stop)(void), struct command_result *out);
+/* `stop`, if not NULL, is asked several times a second; true ends the program. The program runs in a process group of its
+ * own, which is killed when a limit is reached: the seconds given, COMMAND_OUTPUT bytes. Its stderr is ours. SIGPIPE must
+ * be ignored: a program need not read its input. */
+void run_command(char *const argv[], const char *input, size_t size, unsigned seconds, bool (*stop)(void),
+    struct command_result *out);
 
 #endif

@@ -2,6 +2,8 @@
 #include "terminal.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -73,6 +75,21 @@ void terminal_text(const struct terminal *t, FILE *to, const char *text, size_t 
     fwrite(text + plain, 1, size - plain, to);
 }
 
+/* Until there is a line to read; false: Ctrl-C came first. The signal is let in only while waiting, so that one that comes
+ * just before is not slept through. A terminal hands out whole lines: reading then does not wait. */
+static bool wait_for_line(void)
+{
+    struct pollfd p = { STDIN_FILENO, POLLIN, 0 };
+    sigset_t block, before;
+
+    sigemptyset(&block);
+    sigaddset(&block, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &block, &before);
+    while (!interrupted && ppoll(&p, 1, NULL, &before) < 0 && errno == EINTR) {}
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !interrupted;
+}
+
 char *terminal_line(struct terminal *t, const char *prompt, size_t *size, bool *stopped)
 {
     char *more = NULL;
@@ -88,8 +105,7 @@ char *terminal_line(struct terminal *t, const char *prompt, size_t *size, bool *
             terminal_style(t, stdout, STYLE_PLAIN);
         }
         fflush(stdout);
-        errno = 0;
-        got = getline(&more, &more_capacity, stdin);
+        got = t->in && !wait_for_line() ? -1 : getline(&more, &more_capacity, stdin);
         if (got < 0) {
             *stopped = terminal_interrupted();
             clearerr(stdin);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define FILE_LIMIT (16u << 20)
+#define COMMAND_SECONDS 30
 
 struct tool {
     const char *name;
@@ -193,7 +194,7 @@ bool toolfile_run(const struct toolfile *t, const char *name, const char *argume
         if (strcmp(t->tool[i].name, name) == 0)
             argv = t->tool[i].argv;
     if (argv)
-        run_command(argv, arguments, size, stop, &r);
+        run_command(argv, arguments, size, COMMAND_SECONDS, stop, &r);
     mem_init(&mem, NULL);
     buf_init(&text, &mem);
     append_valid(&text, r.output ? r.output : "", r.size);

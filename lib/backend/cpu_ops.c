@@ -3,7 +3,7 @@
 #include "backend_int.h"
 
 #define ROW_BLOCK 256u           /* rows of a matrix multiply that share one panel: their q8 form stays near L2 */
-#define TILE_BYTES (128u * 1024) /* weight bytes of a tile, so that a slice of few rows is mostly streaming */
+#define TILE_BYTES (512u * 1024) /* weight bytes of a tile, so that a slice of few rows is mostly streaming */
 #define TILE_MACS (12u << 20)
 #define ATTEND_ROWS 8u           /* rows of one attention tile: they share the keys and values that it reads */
 

@@ -310,7 +310,8 @@ class Handle:
     open until the end of the block, and whoever is last after a close gives it back.
     """
 
-    def __init__(self, pointer: int, close: Callable[[int], object], keep: object) -> None:
+    def __init__(self, what: str, pointer: int, close: Callable[[int], object], keep: object) -> None:
+        self._what = what
         self._pointer = pointer
         self._close = close
         self._keep = keep  # what the library may call until the handle is closed
@@ -325,7 +326,7 @@ class Handle:
             return self._pointer
         with self._lock:
             if self._closing:
-                invalid("", "it is closed")
+                invalid(self._what, f"the {self._what} is closed")
             self._users += 1
         return self._pointer
 

@@ -162,7 +162,7 @@ class Model:
         out = c_void_p()
         how.call(self.library, "glm_model_open", name, byref(how.options), byref(out))
         self._keep = how.keep
-        self._handle = _ffi.Handle(out.value or 0, self.library.cdll.glm_model_close, how.keep)
+        self._handle = _ffi.Handle("model", out.value or 0, self.library.cdll.glm_model_close, how.keep)
         self._finalizer = weakref.finalize(self, self._handle.close)
 
     def __enter__(self) -> "Model":

@@ -92,7 +92,7 @@ class Session:
         options = session_options(n_ctx, kv_type)
         with model._handle as handle:
             self.library.call("glm_session_open", handle, byref(options), byref(out))
-        self._handle = _ffi.Handle(out.value or 0, self.library.cdll.glm_session_close, model._keep)
+        self._handle = _ffi.Handle("session", out.value or 0, self.library.cdll.glm_session_close, model._keep)
         self._finalizer = weakref.finalize(self, self._handle.close)
         self._n_stream = 0
 

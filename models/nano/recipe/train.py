@@ -28,6 +28,9 @@ SHORT = {"arith": 0.36, "arith_direct": 0.04, "talk": 0.11, "words": 0.20, "turn
 FIRST_TOOLS = {"tool1": 0.8, "tool2": 0.2}
 TOOLS = {"tool1": 0.30, "tool2": 0.50, "tool_turns": 0.20}
 N_SHORT, N_TOOL = 192, 640          # tokens of a row
+# The curriculum: until which part of the budget, short rows and tool rows per step, kinds of tool rows. Short rows
+# come first because copying must form before tools can be learned; tools get more of the end, they are the hardest.
+STAGES = ((0.06, 24, 0, TOOLS), (0.20, 12, 4, FIRST_TOOLS), (0.65, 12, 4, TOOLS), (1.0, 10, 6, TOOLS))
 MTP_WEIGHT = 0.2
 
 
@@ -146,15 +149,11 @@ def rate_at(progress: float, hold: float) -> float:
 def parse() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__)
     here = Path(__file__).parent.parent
-    p.add_argument("--minutes", type=float, default=78, help="budget of training time (default %(default)s)")
+    p.add_argument("--minutes", type=float, default=86, help="budget of training time (default %(default)s)")
     p.add_argument("--model", type=Path, default=here, help="folder of tokenizer.json (default %(default)s)")
     p.add_argument("--out", type=Path, required=True, help="folder for checkpoint.pt; resumed when present")
     p.add_argument("--export", type=Path, help="folder that receives the exported model at every save (default: none)")
     p.add_argument("--save-minutes", type=float, default=8, help="time between saves (default %(default)s)")
-    p.add_argument("--short-rows", type=int, default=12, help="short rows per step (default %(default)s)")
-    p.add_argument("--tool-rows", type=int, default=4, help="tool rows per step (default %(default)s)")
-    p.add_argument("--short-until", type=float, default=0.06, help="part of the budget with short rows only")
-    p.add_argument("--easy-until", type=float, default=0.2, help="part of the budget with mostly one tool")
     p.add_argument("--hold", type=float, default=0.45, help="part of the budget at the full learning rate")
     p.add_argument("--lr-matrix", type=float, default=0.02)
     p.add_argument("--lr-rest", type=float, default=3e-3)
@@ -233,17 +232,15 @@ def run(rank: int, a: argparse.Namespace) -> None:
     dev = dev_batches(enc, device, 3, 6) if rank == 0 else []
     budget, last_save, last_log = a.minutes * 60, elapsed, elapsed
     sums, tokens = [0.0, 0.0, 0], 0
-    n_short, n_tool = a.short_rows // a.processes, a.tool_rows // a.processes
     model.train()
     while elapsed < budget:
         start = time.time()
         progress = elapsed / budget
-        tools_on = progress >= a.short_until
-        rows = n_short if tools_on else n_short + n_tool * N_TOOL // N_SHORT
-        batches = [stack([feed.short_row(SHORT, N_SHORT) for _ in range(rows)], device)]
-        if tools_on:
-            mix = FIRST_TOOLS if progress < a.easy_until else TOOLS
-            batches.append(stack([feed.tool_row(mix, SHORT, N_TOOL) for _ in range(n_tool)], device))
+        _, n_short, n_tool, mix = next(stage for stage in STAGES if progress < stage[0])
+        batches = [stack([feed.short_row(SHORT, N_SHORT) for _ in range(n_short // a.processes)], device)]
+        if n_tool:
+            rows = [feed.tool_row(mix, SHORT, N_TOOL) for _ in range(n_tool // a.processes)]
+            batches.append(stack(rows, device))
         n_all = sum(int((b.target[0] != IGNORE).sum()) for b in batches)
         for b in batches:
             with autocast():
