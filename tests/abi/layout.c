@@ -118,6 +118,8 @@ int main(void)
     FIELD(glm_turn_options, n_logprobs);
     FIELD(glm_turn_options, stop_lines);
     FIELD(glm_turn_options, stop_dedent);
+    FIELD(glm_turn_options, keep_thoughts);
+    FIELD(glm_turn_options, reserved);
     SIZE(glm_event);
     FIELD(glm_event, struct_size);
     FIELD(glm_event, type);
@@ -144,6 +146,12 @@ int main(void)
     FIELD(glm_step, struct_size);
     FIELD(glm_step, reserved);
     FIELD(glm_step, budget_ns);
+    SIZE(glm_stream);
+    FIELD(glm_stream, struct_size);
+    FIELD(glm_stream, reserved);
+    FIELD(glm_stream, user);
+    FIELD(glm_stream, write);
+    FIELD(glm_stream, read);
     SIZE(glm_stats);
     FIELD(glm_stats, struct_size);
     FIELD(glm_stats, reserved);
@@ -219,5 +227,6 @@ int main(void)
     VALUE(GLM_END_LENGTH);
     VALUE(GLM_END_CANCELLED);
     VALUE(GLM_END_TOOLS);
+    VALUE(GLM_END_TIME);
     return 0;
 }
