@@ -35,7 +35,12 @@ struct kv {
 };
 void kv_open(struct kv *kv, glm_model *m, uint32_t type);
 void kv_close(struct kv *kv);
-int32_t kv_reserve(struct kv *kv, uint64_t n_pos, glm_error *err); /* pages for positions below n_pos; all or nothing */
+/* Pages for positions below n_pos, those from position `from` on for this session alone: they may be written. A failure
+ * takes no page. */
+int32_t kv_reserve(struct kv *kv, uint64_t from, uint64_t n_pos, glm_error *err);
+/* The pages of the first n_pos positions, shared, into an open cache of the same type that has none. */
+int32_t kv_fork(struct kv *to, const struct kv *from, uint64_t n_pos, glm_error *err);
+uint64_t kv_shared_bytes(const struct kv *kv);
 uint32_t kv_auto(const struct hparams *hp);  /* what GLM_KV_AUTO means for a model */
 
 /* ---- events (events.c) ------------------------------------------------------------------------- */
@@ -163,7 +168,8 @@ int32_t turn_sample_options(const glm_session *s, struct sample_options *out, gl
 int32_t turn_results(glm_session *s, glm_error *err); /* all calls answered: results become messages */
 
 /* tokens.c */
-int32_t tokens_reserve(glm_session *s, uint64_t n_new, uint64_t n_pos, uint32_t rows, glm_error *err);
+/* What it takes to compute n_new tokens from position `from` on, and more up to position n_pos. */
+int32_t tokens_reserve(glm_session *s, uint64_t from, uint64_t n_new, uint64_t n_pos, uint32_t rows, glm_error *err);
 void tokens_truncate(glm_session *s, size_t n);
 void tokens_drop_queue(glm_session *s);
 /* Computes queued tokens until a chunk is done, the time is up (*done false) or a cancel comes. */

@@ -58,15 +58,15 @@ static int32_t reserve_pass(glm_session *s, uint32_t n_row, uint32_t n_logit, gl
     return GLM_OK;
 }
 
-/* Everything that computing n_new tokens up to position n_pos will need, so that later steps allocate nothing. */
-int32_t tokens_reserve(glm_session *s, uint64_t n_new, uint64_t n_pos, uint32_t rows, glm_error *err)
+/* Everything that this will need, so that later steps allocate nothing. */
+int32_t tokens_reserve(glm_session *s, uint64_t from, uint64_t n_new, uint64_t n_pos, uint32_t rows, glm_error *err)
 {
     uint32_t n_logit = rows_with_logits(s, rows), n_row = min_u64(n_new, PREFILL_ROWS);
     int32_t rc;
 
     if (!ids_reserve(&s->past, n_pos) || !ids_reserve(&s->queue, s->queue.n + n_pos))
         return err_nomem(err, "token ids");
-    rc = kv_reserve(&s->kv, n_pos, err);
+    rc = kv_reserve(&s->kv, from, n_pos, err);
     if (!rc && !s->sampler)
         rc = sampler_open(&s->model->mem, s->model->info.n_vocab, &s->sampler, err);
     return rc ? rc : reserve_pass(s, n_row, min_u64(n_logit, n_row), err);
@@ -189,7 +189,7 @@ int32_t session_feed(glm_session *s, const int32_t *ids, size_t n, uint32_t rows
     if (n_pos > s->n_ctx)
         return err_set(err, GLM_ECONTEXT, s->n_ctx, NULL, "%zu tokens and %zu in the cache exceed the context of %u",
             n, s->past.n, s->n_ctx);
-    rc = tokens_reserve(s, n, n_pos, rows, err);
+    rc = tokens_reserve(s, s->past.n, n, n_pos, rows, err);
     if (!rc && rows == GLM_ROWS_ALL)
         rc = reserve_rows(s, n, err);
     if (rc)

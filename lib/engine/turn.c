@@ -161,7 +161,7 @@ static int32_t queue_prompt(glm_session *s, const struct ids *prompt, uint64_t n
         common--;
     rc = stream_open(&s->model->mem, s->model->tok, s->types, s->model->family, in_thought, stream, err);
     if (!rc)
-        rc = tokens_reserve(s, prompt->n - common, prompt->n + n_left, GLM_ROWS_LAST, err);
+        rc = tokens_reserve(s, common, prompt->n - common, prompt->n + n_left, GLM_ROWS_LAST, err);
     if (!rc)
         rc = reserve_text(&s->turn, err);
     if (rc)
