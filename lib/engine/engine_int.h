@@ -67,11 +67,17 @@ void events_cut(struct events *q, size_t n, size_t bytes); /* back to an earlier
 
 /* ---- conversation (messages.c) ------------------------------------------------------------------- */
 
+/* What messages point to: never changed once it is made, and shared by forks. A whole array of messages may share one. */
+struct message_text {
+    atomic_uint owners;          /* messages */
+    struct mem *mem;
+    struct arena arena;
+    struct json_doc doc;         /* the arguments of calls, or the array that the messages came in */
+};
 struct message {
-    struct arena arena;          /* everything it points to, beside: */
-    struct json_doc doc;         /* the arguments of its calls */
-    struct chat_message chat;
-    struct chat_call *calls;     /* chat.calls, ours to change */
+    struct message_text *text;
+    struct chat_message chat;    /* with the ids that the model wrote it in, where it did */
+    struct chat_call *kept;      /* owned, or NULL: chat.calls once calls without results were left out */
     uint64_t call_id;            /* tool results: the call that is answered */
 };
 struct messages {
@@ -82,12 +88,40 @@ struct messages {
 void messages_init(struct messages *v, struct mem *m);
 void messages_cut(struct messages *v, size_t n);       /* forgets those from n on */
 void messages_free(struct messages *v);
-/* Appends a copy of a message in its public form. A failure leaves the conversation as it was. */
-int32_t messages_add(struct messages *v, const glm_message *from, uint64_t call_id, glm_error *err);
+/* Appends a copy of a message in its public form. ids: what the model wrote it in, from behind <|assistant|> on; or NULL.
+ * A failure leaves the conversation as it was. */
+int32_t messages_add(struct messages *v, const glm_message *from, const struct ids *ids, uint64_t call_id, glm_error *err);
 /* All messages of an OpenAI-style array, into an empty conversation, which then owns *doc. */
 int32_t messages_from_json(struct messages *v, struct json_doc *doc, glm_error *err);
-/* The records that chat_render reads, in arena. */
-struct chat_message *messages_chat(const struct messages *v, struct arena *arena);
+/* Messages of v that say the same as those of `old` in the same places become those: with the ids they were written in. */
+void messages_adopt(struct messages *v, const struct messages *old);
+/* The messages of `from`, shared, into an empty conversation. */
+int32_t messages_fork(struct messages *to, const struct messages *from, glm_error *err);
+/* Leaves out the last message's calls for which keep is false. */
+int32_t messages_keep_calls(struct messages *v, const bool *keep, glm_error *err);
+/* The records that chat_render reads, in arena: the first n_lead messages and those from first on; *n of them. */
+struct chat_message *messages_chat(const struct messages *v, size_t n_lead, size_t first, struct arena *arena, size_t *n);
+
+/* ---- prompts (prompt.c) ---------------------------------------------------------------------------- */
+
+struct prompt {
+    struct ids ids;
+    size_t first;                /* message that it begins with, behind the leading system messages */
+    size_t body;                 /* where the model's message begins: behind the last <|assistant|> */
+};
+void prompt_init(struct prompt *p, const glm_session *s); /* p->ids: freed by the caller */
+/* The whole prompt, without turns that the session lets go so that `want` more tokens fit. It may still be too long. */
+int32_t prompt_build(const glm_session *s, const glm_turn_options *opt, uint64_t want, struct prompt *p, glm_error *err);
+size_t prompt_common(const glm_session *s, const struct prompt *p); /* ids that the cache begins with, too */
+
+/* Declared tools: never changed, shared by forks. */
+struct toolset {
+    atomic_uint owners;
+    struct mem *mem;
+    struct json_doc doc;         /* the array */
+    struct tool_types *types;
+};
+void toolset_drop(struct toolset *t); /* NULL is fine */
 
 /* A call that the model made in the current turn. */
 struct call {
@@ -116,6 +150,8 @@ struct turn {
     uint64_t n_left;             /* tokens that may still be sampled */
     uint64_t n_prompt, n_reused, n_think, n_answer;
     uint64_t prefill_ns, decode_ns;
+    size_t body;                 /* position of the message's first token, behind <|assistant|> */
+    int32_t last;                /* token sampled last */
     /* of the message being generated */
     struct buf reasoning, text, calls; /* calls: a JSON array without its end */
     struct call *call;
@@ -128,11 +164,11 @@ struct glm_session {
     glm_model *model;
     atomic_flag busy;
     atomic_bool cancel;
-    uint32_t n_ctx;
+    uint32_t n_ctx, overflow;
     enum session_state state;
     struct messages messages;
-    struct json_doc tools;
-    struct tool_types *types;    /* NULL: no tools declared */
+    size_t first_message;        /* prompts begin here, behind the leading system messages: older turns were let go */
+    struct toolset *tools;       /* NULL: none declared */
     glm_turn_options options;    /* of turns to come */
     uint64_t next_call;
     struct kv kv;

@@ -20,8 +20,6 @@ int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session *
     *out = NULL;
     if (!m->net)
         return err_set(err, GLM_ESTATE, 0, NULL, "the model was opened without weights: nothing can be computed");
-    if (opt->overflow != GLM_OVERFLOW_ERROR)
-        return err_set(err, GLM_ENOTSUP, 0, "overflow", "dropping old turns is not in this version");
     if (opt->n_ctx > m->info.n_ctx_train)
         return err_set(err, GLM_EINVAL, opt->n_ctx, "n_ctx", "the model was made for %u positions", m->info.n_ctx_train);
     s = mem_zalloc(&m->mem, sizeof *s);
@@ -29,6 +27,7 @@ int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session *
         return err_nomem(err, "a session");
     s->model = m;
     s->n_ctx = opt->n_ctx ? opt->n_ctx : m->info.n_ctx_train;
+    s->overflow = opt->overflow;
     s->options = default_turn();
     s->next_call = 1;
     atomic_flag_clear(&s->busy);
@@ -57,8 +56,7 @@ void session_close(glm_session *s)
     turn_free(s);
     events_free(&s->events);
     messages_free(&s->messages);
-    json_free(&s->tools);
-    tool_types_close(s->types);
+    toolset_drop(s->tools);
     pass_close(s->pass);
     mem_free(&m->mem, s->logit_rows);
     sampler_close(s->sampler);
@@ -92,7 +90,7 @@ int32_t session_add(glm_session *s, const glm_message *msg, glm_error *err)
 {
     int32_t rc = check_idle(s, err);
     if (!rc)
-        rc = messages_add(&s->messages, msg, 0, err);
+        rc = messages_add(&s->messages, msg, NULL, 0, err);
     if (!rc)
         atomic_store(&s->cancel, false);
     return rc;
@@ -114,36 +112,51 @@ int32_t session_messages(glm_session *s, const char *json, size_t size, uint64_t
         messages_free(&fresh);
         return rc;
     }
+    messages_adopt(&fresh, &s->messages);
     messages_free(&s->messages);
     s->messages = fresh;
+    s->first_message = 0;
     atomic_store(&s->cancel, false);
     if (n_common)
         *n_common = turn_common(s);
     return GLM_OK;
 }
 
+void toolset_drop(struct toolset *t)
+{
+    if (!t || atomic_fetch_sub_explicit(&t->owners, 1, memory_order_acq_rel) != 1)
+        return;
+    json_free(&t->doc);
+    tool_types_close(t->types);
+    mem_free(t->mem, t);
+}
+
 int32_t session_tools(glm_session *s, const char *json, size_t size, glm_error *err)
 {
-    struct json_doc doc = { 0 };
-    struct tool_types *types = NULL;
+    struct mem *m = &s->model->mem;
+    struct toolset *t;
     int32_t rc = check_idle(s, err);
 
+    if (rc)
+        return rc;
+    t = mem_zalloc(m, sizeof *t);
+    if (!t)
+        return err_nomem(err, "the tools");
+    t->mem = m;
+    atomic_init(&t->owners, 1);
+    rc = json_parse(m, json, size, JSON_REFUSE_DUPLICATES, "tools", &t->doc, err);
     if (!rc)
-        rc = json_parse(&s->model->mem, json, size, JSON_REFUSE_DUPLICATES, "tools", &doc, err);
-    if (!rc)
-        rc = tool_types_open(&s->model->mem, doc.root, &types, err);
+        rc = tool_types_open(m, t->doc.root, &t->types, err);
     if (rc) {
-        json_free(&doc);
+        toolset_drop(t);
         return rc;
     }
-    if (doc.root->count == 0) { /* an empty list takes the tools back */
-        tool_types_close(types);
-        types = NULL;
+    if (t->doc.root->count == 0) { /* an empty list takes the tools back */
+        toolset_drop(t);
+        t = NULL;
     }
-    json_free(&s->tools);
-    tool_types_close(s->types);
-    s->tools = doc;
-    s->types = types;
+    toolset_drop(s->tools);
+    s->tools = t;
     return GLM_OK;
 }
 

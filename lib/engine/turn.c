@@ -63,7 +63,7 @@ static void build_mask(glm_session *s)
     for (uint32_t i = 0; i < g->n_eos; i++)
         if ((uint32_t)g->eos[i] < m->info.n_vocab)
             allow(mask, g->eos[i]);
-    if (s->types && s->turn.opt.tool_choice != GLM_TOOLS_NONE)
+    if (s->tools && s->turn.opt.tool_choice != GLM_TOOLS_NONE)
         for (size_t i = 0; i < ARRAY_LEN(calls); i++)
             allow(mask, tok_id(m->tok, calls[i]));
 }
@@ -75,58 +75,39 @@ bool turn_due(const glm_session *s)
     return s->messages.n > 0 && s->messages.item[s->messages.n - 1].chat.role != GLM_ROLE_ASSISTANT;
 }
 
-static int32_t render(glm_session *s, const glm_turn_options *opt, struct ids *out, glm_error *err)
+/* Tokens that the prompt has to leave room for. Without a number a host that lets old turns go gets a quarter of the
+ * context, or what is usual. */
+static uint64_t wanted(const glm_session *s, uint32_t asked)
 {
-    struct mem *m = &s->model->mem;
-    struct chat_options how = {
-        .family = s->model->family,
-        .enable_thinking = opt->thinking == GLM_THINK_OFF ? CHAT_FALSE : CHAT_TRUE,
-        .add_generation_prompt = true,
-    };
-    bool with_tools = s->types && opt->tool_choice != GLM_TOOLS_NONE;
-    struct chat_message *chat;
-    struct arena arena;
-    int32_t rc;
-
-    arena_init(&arena, m);
-    chat = messages_chat(&s->messages, &arena);
-    rc = !chat ? err_nomem(err, "the prompt")
-               : chat_render_ids(s->model->tok, m, chat, s->messages.n, with_tools ? s->tools.root : NULL, &how, out,
-                     NULL, err);
-    arena_free(&arena);
-    return rc;
+    uint64_t quarter = s->n_ctx / 4;
+    return asked ? asked : quarter < DEFAULT_MAX_TOKENS ? quarter : DEFAULT_MAX_TOKENS;
 }
 
-static int32_t check_length(glm_session *s, uint64_t n_prompt, uint64_t *n_left, glm_error *err)
+/* The tokens that may be generated: *n_left before, or with `first` those that the turn asks for. */
+static int32_t check_length(const glm_session *s, uint64_t n_prompt, bool first, uint64_t *n_left, glm_error *err)
 {
-    uint32_t asked = s->turn.opt.max_tokens;
-    uint64_t room = s->n_ctx > n_prompt ? s->n_ctx - n_prompt : 0;
+    uint64_t room = s->n_ctx > n_prompt ? s->n_ctx - n_prompt : 0, asked = first ? s->turn.opt.max_tokens : 0;
 
     if (room == 0 || asked > room)
         return err_set(err, GLM_ECONTEXT, n_prompt, NULL,
-            "the prompt has %llu tokens and %u are asked for, the context has %u: shorten it or open a larger session",
-            (unsigned long long)n_prompt, asked ? asked : 1, s->n_ctx);
-    *n_left = asked ? asked : room < DEFAULT_MAX_TOKENS ? room : DEFAULT_MAX_TOKENS;
+            "the prompt has %llu tokens and %llu are asked for, the context has %u: shorten it or open a larger session",
+            (unsigned long long)n_prompt, (unsigned long long)(asked ? asked : 1), s->n_ctx);
+    if (first)
+        *n_left = asked ? asked : DEFAULT_MAX_TOKENS;
+    *n_left = *n_left < room ? *n_left : room;
     return GLM_OK;
-}
-
-static size_t common_prefix(const struct ids *a, const struct ids *b)
-{
-    size_t n = a->n < b->n ? a->n : b->n, i = 0;
-    while (i < n && a->id[i] == b->id[i])
-        i++;
-    return i;
 }
 
 /* Tokens of the cache that the conversation's prompt would share; 0 where it cannot be rendered now. */
 uint64_t turn_common(glm_session *s)
 {
-    struct ids prompt;
+    struct prompt p;
     uint64_t n = 0;
-    ids_init(&prompt, &s->model->mem);
-    if (!render(s, &s->options, &prompt, NULL))
-        n = common_prefix(&s->past, &prompt);
-    ids_free(&prompt);
+
+    prompt_init(&p, s);
+    if (!prompt_build(s, &s->options, wanted(s, s->options.max_tokens), &p, NULL))
+        n = prompt_common(s, &p);
+    ids_free(&p.ids);
     return n;
 }
 
@@ -150,25 +131,28 @@ static void drop_calls(glm_session *s)
 
 /* Queues the prompt's part that the cache does not hold. The last token is computed again if need be: its
  * logits are wanted. */
-static int32_t queue_prompt(glm_session *s, const struct ids *prompt, uint64_t n_left, struct stream **stream,
+static int32_t queue_prompt(glm_session *s, const struct prompt *p, uint64_t n_left, struct stream **stream,
     glm_error *err)
 {
     bool in_thought = s->model->family == CHAT_47 && s->turn.opt.thinking != GLM_THINK_OFF;
-    size_t common = common_prefix(&s->past, prompt);
+    size_t n = p->ids.n, common = prompt_common(s, p);
     int32_t rc;
 
-    if (common == prompt->n)
+    if (common == n)
         common--;
-    rc = stream_open(&s->model->mem, s->model->tok, s->types, s->model->family, in_thought, stream, err);
+    rc = stream_open(&s->model->mem, s->model->tok, s->tools ? s->tools->types : NULL, s->model->family, in_thought, stream,
+        err);
     if (!rc)
-        rc = tokens_reserve(s, common, prompt->n - common, prompt->n + n_left, GLM_ROWS_LAST, err);
+        rc = tokens_reserve(s, common, n - common, n + n_left, GLM_ROWS_LAST, err);
     if (!rc)
         rc = reserve_text(&s->turn, err);
     if (rc)
         return rc;
     tokens_truncate(s, common);
-    ids_append(&s->queue, prompt->id + common, prompt->n - common);
-    s->turn.n_prompt = prompt->n;
+    ids_append(&s->queue, p->ids.id + common, n - common);
+    s->first_message = p->first;
+    s->turn.body = p->body;
+    s->turn.n_prompt = n;
     s->turn.n_reused = common;
     return GLM_OK;
 }
@@ -177,22 +161,16 @@ static int32_t queue_prompt(glm_session *s, const struct ids *prompt, uint64_t n
 static int32_t begin_message(glm_session *s, uint64_t *n_left, bool first, glm_error *err)
 {
     struct stream *stream = NULL;
-    struct ids prompt;
+    struct prompt p;
     int32_t rc;
 
-    ids_init(&prompt, &s->model->mem);
-    rc = render(s, &s->turn.opt, &prompt, err);
-    if (!rc && first)
-        rc = check_length(s, prompt.n, n_left, err);
-    if (!rc && prompt.n + *n_left > s->n_ctx) {
-        *n_left = prompt.n < s->n_ctx ? s->n_ctx - prompt.n : 0;
-        if (*n_left == 0)
-            rc = err_set(err, GLM_ECONTEXT, prompt.n, NULL, "the conversation has %zu tokens, the context %u", prompt.n,
-                s->n_ctx);
-    }
+    prompt_init(&p, s);
+    rc = prompt_build(s, &s->turn.opt, wanted(s, first ? s->turn.opt.max_tokens : 0), &p, err);
     if (!rc)
-        rc = queue_prompt(s, &prompt, *n_left, &stream, err);
-    ids_free(&prompt);
+        rc = check_length(s, p.ids.n, first, n_left, err);
+    if (!rc)
+        rc = queue_prompt(s, &p, *n_left, &stream, err);
+    ids_free(&p.ids);
     if (rc) {
         stream_close(stream);
         return rc;
@@ -329,11 +307,24 @@ static int32_t on_stream(void *user, const struct stream_event *ev)
 
 /* ---- the end of a message --------------------------------------------------------------------------------- */
 
-/* The model's message joins the conversation: what was delivered, without calls that never became whole. */
-static int32_t append_message(glm_session *s, bool keep_reasoning, glm_error *err)
+/* The tokens of the message so far. Its last one was sampled, but not computed, where a limit ended it; there is room for
+ * it behind the others. */
+static struct ids message_ids(const glm_session *s)
+{
+    const struct turn *t = &s->turn;
+    struct ids ids = { .id = s->past.id + t->body, .n = s->past.n - t->body };
+    if (!t->stopped)
+        ids.id[ids.n++] = t->last;
+    return ids;
+}
+
+/* The model's message joins the conversation: what was delivered, without calls that never became whole. `whole`: the
+ * ids that it was written in say just that, so that they can stand for it in prompts to come. */
+static int32_t append_message(glm_session *s, bool keep_reasoning, bool whole, glm_error *err)
 {
     struct turn *t = &s->turn;
     glm_message msg = { .struct_size = sizeof msg, .role = GLM_ROLE_ASSISTANT };
+    struct ids ids = message_ids(s);
     size_t calls_size = t->calls.size;
     int32_t rc;
 
@@ -347,7 +338,7 @@ static int32_t append_message(glm_session *s, bool keep_reasoning, glm_error *er
     msg.reasoning_size = keep_reasoning ? t->reasoning.size : 0;
     msg.calls_json = calls_size ? t->calls.data : NULL;
     msg.calls_size = t->calls.size;
-    rc = messages_add(&s->messages, &msg, 0, err);
+    rc = messages_add(&s->messages, &msg, whole ? &ids : NULL, 0, err);
     t->calls.size = calls_size;
     return rc;
 }
@@ -396,7 +387,7 @@ int32_t turn_results(glm_session *s, glm_error *err)
         glm_message msg = { .struct_size = sizeof msg, .role = GLM_ROLE_TOOL };
         msg.text = t->call[i].result;
         msg.text_size = t->call[i].result_size;
-        rc = messages_add(&s->messages, &msg, t->call[i].id, err);
+        rc = messages_add(&s->messages, &msg, NULL, t->call[i].id, err);
     }
     if (rc)
         messages_cut(&s->messages, before);
@@ -406,7 +397,7 @@ int32_t turn_results(glm_session *s, glm_error *err)
 /* With every result there the turn goes on by itself, else it ends and waits for them. */
 static int32_t end_with_calls(glm_session *s, glm_error *err)
 {
-    int32_t rc = append_message(s, true, err);
+    int32_t rc = append_message(s, true, stream_n_cut(s->turn.stream) == 0, err);
     if (rc)
         return rc;
     if (!all_answered(&s->turn))
@@ -420,6 +411,7 @@ static int32_t end_message(glm_session *s, bool length, glm_error *err)
     struct turn *t = &s->turn;
     struct stream_sink sink = { s, on_stream };
     enum stream_finish finish;
+    bool whole;
     int32_t rc = stream_end(t->stream, length, &sink, &finish, err);
 
     if (rc)
@@ -427,9 +419,10 @@ static int32_t end_message(glm_session *s, bool length, glm_error *err)
     drop_incomplete(t);
     if (t->n_call > 0 && !length)
         return end_with_calls(s, err);
+    whole = stream_n_cut(t->stream) == 0 && !stream_in_reasoning(t->stream) && !(length && t->calls.size);
     if (length) /* calls of a message that was cut are not carried out */
         t->calls.size = 0;
-    rc = append_message(s, true, err);
+    rc = append_message(s, true, whole, err);
     return rc ? rc : end_turn(s, length ? GLM_END_LENGTH : GLM_END_STOP, err);
 }
 
@@ -439,6 +432,7 @@ int32_t turn_token(glm_session *s, int32_t id, glm_error *err)
     struct stream_sink sink = { s, on_stream };
     int32_t rc;
 
+    t->last = id;
     if (is_eos(s->model, id)) {
         t->stopped = true;
     } else {
@@ -464,24 +458,25 @@ int32_t turn_token(glm_session *s, int32_t id, glm_error *err)
 static int32_t keep_answered(glm_session *s, glm_error *err)
 {
     struct turn *t = &s->turn;
-    struct message *msg = &s->messages.item[s->messages.n - 1];
-    size_t n = 0, n_before = msg->chat.n_call;
+    struct mem *m = &s->model->mem;
+    bool *keep = mem_zarray(m, t->n_call + 1, sizeof *keep);
+    size_t n = 0;
     int32_t rc;
 
-    for (size_t i = 0; i < t->n_call; i++) {
-        if (!t->call[i].answered) {
-            mem_free(&s->model->mem, t->call[i].result);
-            continue;
-        }
-        msg->calls[n] = msg->calls[i];
-        t->call[n++] = t->call[i];
-    }
-    msg->chat.n_call = n;
+    if (!keep)
+        return err_nomem(err, "the results of calls");
+    for (size_t i = 0; i < t->n_call; i++)
+        keep[i] = t->call[i].answered;
+    rc = messages_keep_calls(&s->messages, keep, err);
+    mem_free(m, keep);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < t->n_call; i++)
+        if (t->call[i].answered)
+            t->call[n++] = t->call[i];
     t->n_call = n;
     rc = turn_results(s, err);
-    if (rc)
-        msg->chat.n_call = n_before < n ? n_before : n;
-    else if (n == 0 && msg->chat.text_size == 0)
+    if (!rc && n == 0 && s->messages.item[s->messages.n - 1].chat.text_size == 0)
         messages_cut(&s->messages, s->messages.n - 1);
     return rc;
 }
@@ -505,7 +500,7 @@ int32_t turn_cancel(glm_session *s, glm_error *err)
     } else if (t->active) {
         drop_incomplete(t);
         if (t->text.size || any_answered(t)) {
-            rc = append_message(s, !stream_in_reasoning(t->stream), err);
+            rc = append_message(s, !stream_in_reasoning(t->stream), false, err);
             if (!rc && t->n_call)
                 rc = keep_answered(s, err);
         }

@@ -157,8 +157,13 @@ static void assistant_turn(struct render *r, const struct chat_message *m, bool 
     if (m->reasoning == NULL)
         split_thought(&text, &thought);
     special(r, TOK_ASSISTANT);
-    newline_45(r);
     bool show = keep_thought && thought.size > 0;
+    if (m->ids != NULL && r->sink->put_ids != NULL && (show || thought.size == 0)) {
+        if (r->status == 0)
+            r->status = r->sink->put_ids(r->sink->user, m->ids, m->n_id);
+        return;
+    }
+    newline_45(r);
     if (show || !r->is_47)
         special(r, TOK_THINK);
     if (show) {

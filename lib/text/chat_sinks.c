@@ -65,6 +65,16 @@ static int32_t ids_sink_put(
     return c->out->failed ? err_nomem(c->err, "token ids") : 0;
 }
 
+static int32_t ids_sink_put_ids(void *user, const int32_t *ids, size_t n)
+{
+    struct chat_ids *c = user;
+    int32_t rc = end_run(c);
+    if (rc)
+        return rc;
+    ids_append(c->out, ids, n);
+    return c->out->failed ? err_nomem(c->err, "token ids") : 0;
+}
+
 static int32_t ids_sink_message_end(void *user, size_t index)
 {
     struct chat_ids *c = user;
@@ -79,7 +89,7 @@ int32_t chat_render_ids(const struct tok *t, struct mem *m, const struct chat_me
     size_t *message_end, glm_error *err)
 {
     struct chat_ids c = {.tok = t, .out = out, .message_end = message_end, .err = err};
-    struct chat_sink sink = {.user = &c, .put = ids_sink_put, .message_end = ids_sink_message_end};
+    struct chat_sink sink = {.user = &c, .put = ids_sink_put, .message_end = ids_sink_message_end, .put_ids = ids_sink_put_ids};
     size_t n = out->n;
     bool failed = out->failed;
     buf_init(&c.run, m);

@@ -79,6 +79,8 @@ struct chat_sink {
     int32_t (*put)(void *user, enum chat_piece kind, enum tok_special special, const char *text, size_t size);
     /* Called after each whole message (index as given) has been put; may be NULL. */
     int32_t (*message_end)(void *user, size_t index);
+    /* For messages that come with their ids; NULL: they are rendered from their text like any other. */
+    int32_t (*put_ids)(void *user, const int32_t *ids, size_t n);
 };
 
 /* The template's own arguments, with "defined" told apart from a value as Jinja does. */
@@ -117,6 +119,10 @@ struct chat_message {
     const struct vocab_text *parts; /* role tool, list_result: each part its own <tool_response> */
     size_t n_part;
     bool list_result;          /* the tool content was a list: text is not used */
+    /* Assistant: the ids that the model wrote the message in, all that followed <|assistant|>; or NULL. chat_render_ids gives
+     * them as they are where the template prints the whole message, its thought too. */
+    const int32_t *ids;
+    size_t n_id;
 };
 #define CHAT_ROLE_UNKNOWN 99u
 
