@@ -143,7 +143,7 @@ static int32_t queue_prompt(glm_session *s, const struct prompt *p, uint64_t n_l
     rc = stream_open(&s->model->mem, s->model->tok, s->tools ? s->tools->types : NULL, s->model->family, in_thought, stream,
         err);
     if (!rc)
-        rc = tokens_reserve(s, common, n - common, n + n_left, GLM_ROWS_LAST, err);
+        rc = tokens_reserve(s, common, n - common, n + n_left, err);
     if (!rc)
         rc = reserve_text(&s->turn, err);
     if (rc)
