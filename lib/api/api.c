@@ -116,6 +116,10 @@ static int32_t take_session_options(glm_session_options *to, const glm_session_o
     rc = take_struct(to, sizeof *to, sizeof *to, from, "glm_session_options", err);
     if (!rc)
         rc = check_range(to->kv_type, GLM_KV_FP8, "kv_type", err);
+    if (!rc)
+        rc = check_range(to->speculation, GLM_SPECULATION_ON, "speculation", err);
+    if (!rc && to->reserved)
+        rc = err_set(err, GLM_EINVAL, to->reserved, "reserved", "must be 0");
     return rc ? rc : check_range(to->overflow, GLM_OVERFLOW_DROP_OLDEST, "overflow", err);
 }
 

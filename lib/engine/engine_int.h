@@ -184,6 +184,27 @@ struct share {
     bool drawn;
 };
 
+/* Speculative decoding (draft.c). */
+struct draft_time {
+    uint64_t ns;                 /* spent since the last token */
+    double plain, drafted;       /* ns a token, without drafts and with them */
+    uint64_t n_plain, n_drafted; /* tokens since the times were last compared afresh */
+    bool with_draft;             /* the token being computed */
+};
+struct draft {
+    uint32_t mode;               /* GLM_SPECULATION_*; OFF where the checkpoint has no MTP layer */
+    bool on;                     /* in this turn */
+    bool running, wants;         /* a pass of the MTP layer is under way in the session's pass; for a draft */
+    bool has, verify;            /* a draft waits; the trunk's pass has it as its last row */
+    int32_t id;
+    size_t n_pos;                /* the MTP layer's keys and values are right below this position */
+    float *hidden;               /* [n_hidden, d_model] the trunk's states from n_pos on */
+    int32_t *ids;
+    size_t n_hidden, capacity;
+    uint32_t logit_row;
+    struct draft_time time;
+};
+
 struct glm_session {
     glm_model *model;
     atomic_flag busy;
@@ -214,6 +235,7 @@ struct glm_session {
     bool in_batch;               /* it steps with others: no pass of its own is needed */
     struct share share;
     struct sampler *sampler;
+    struct draft draft;
     struct turn turn;
     struct events events;
     bool failed;                 /* in a batch: `failure` is its next event */
@@ -252,6 +274,22 @@ int32_t tokens_computed(glm_session *s, const struct pass *p, const struct chunk
 void tokens_keep_last(glm_session *s); /* the last position's results: the pass goes on to others */
 bool tokens_all_rows(const glm_session *s);
 uint32_t tokens_logit_rows(const glm_model *m);
+
+/* draft.c */
+void draft_init(struct draft *d, const glm_session *s, uint32_t mode);
+void draft_free(struct draft *d, struct mem *m);
+int32_t draft_reserve(glm_session *s, uint32_t n_row, glm_error *err); /* for passes of up to n_row rows */
+int32_t draft_copy(glm_session *to, const glm_session *from, glm_error *err);
+/* A turn's prompt begins behind the first `common` tokens of the cache: how many of them can really be kept. */
+size_t draft_begin(glm_session *s, size_t common);
+void draft_truncate(glm_session *s, size_t n);
+/* The last n_row tokens of the past were computed: their states are rows of a pass. */
+void draft_computed(glm_session *s, const struct pass *p, uint32_t row, uint32_t n_row);
+bool draft_due(const glm_session *s);  /* the MTP layer is to be run before the queue */
+int32_t draft_run(glm_session *s, uint64_t deadline, const struct stop *stop, bool *done, glm_error *err);
+bool draft_joins(glm_session *s);      /* draft.ids are the next pass's ids: the queue's token and the draft */
+bool draft_accept(glm_session *s);     /* the token just drawn is the draft: its results are the last ones now */
+void draft_timed(glm_session *s, uint64_t ns, uint64_t n);
 
 /* step.c */
 enum step_work {

@@ -186,7 +186,8 @@ int32_t engine_estimate(const char *path, const glm_model_options *opt, const gl
     struct kv_shape shape = { hp->n_layer + hp->n_nextn, hp->n_head_kv, hp->d_head };
     uint32_t n_ctx = sopt->n_ctx ? sopt->n_ctx : hp->n_ctx_train;
     uint32_t type = sopt->kv_type == GLM_KV_AUTO ? kv_auto(hp) : sopt->kv_type;
-    uint64_t session = pass_bytes(hp, n_ctx < PREFILL_ROWS ? n_ctx : PREFILL_ROWS, 1, n_ctx);
+    uint64_t session = pass_bytes(hp, n_ctx < PREFILL_ROWS ? n_ctx : PREFILL_ROWS, 2, n_ctx) +
+        (hp->n_nextn ? (uint64_t)PREFILL_ROWS * hp->d_model * sizeof(float) : 0); /* states for the MTP layer */
     bool read = opt->weights == GLM_WEIGHTS_READ;
 
     out->mapped_bytes = read ? 0 : ckpt_weight_bytes(c);

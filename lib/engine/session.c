@@ -31,6 +31,7 @@ int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session *
     s->event_bytes = opt->event_bytes ? opt->event_bytes : DEFAULT_EVENT_BYTES;
     s->options = default_turn();
     s->next_call = 1;
+    draft_init(&s->draft, s, opt->speculation);
     atomic_flag_clear(&s->busy);
     atomic_init(&s->cancel, false);
     kv_open(&s->kv, m, type == GLM_KV_AUTO ? kv_auto(&m->net->hp) : type);
@@ -63,6 +64,7 @@ void session_close(glm_session *s)
     pass_close(s->pass);
     mem_free(&m->mem, s->logit_rows);
     sampler_close(s->sampler);
+    draft_free(&s->draft, &m->mem);
     ids_free(&s->past);
     ids_free(&s->queue);
     buf_free(&s->logits);

@@ -47,15 +47,27 @@ static int32_t chunk_done(glm_session *s, glm_error *err)
     return rc ? rc : step_chunk(s, draws ? &id : NULL, err);
 }
 
+/* A draft that came true gives another token without another pass. */
+static int32_t tokens_drawn(glm_session *s, glm_error *err)
+{
+    int32_t rc = chunk_done(s, err);
+    if (!rc && draft_accept(s))
+        rc = chunk_done(s, err);
+    return rc;
+}
+
 static int32_t compute(glm_session *s, uint64_t deadline, glm_error *err)
 {
-    uint64_t begin = os_now_ns();
+    uint64_t begin = os_now_ns(), before = s->stats.n_generated, ns;
     bool prefill = s->state == SESSION_PREFILL, done;
     int32_t rc = tokens_run(s, deadline, &done, err);
 
     if (!rc && done)
-        rc = chunk_done(s, err);
-    *(prefill ? &s->turn.prefill_ns : &s->turn.decode_ns) += os_now_ns() - begin;
+        rc = tokens_drawn(s, err);
+    ns = os_now_ns() - begin;
+    *(prefill ? &s->turn.prefill_ns : &s->turn.decode_ns) += ns;
+    if (!prefill && !rc)
+        draft_timed(s, ns, s->stats.n_generated - before);
     return rc;
 }
 

@@ -36,8 +36,13 @@ static int32_t reserve_pass(glm_session *s, uint32_t n_row, uint32_t n_logit, gl
     uint32_t *rows;
     int32_t rc;
 
-    if (s->pass && n_row <= s->pass_rows && n_logit <= s->pass_logits)
-        return GLM_OK;
+    if (s->draft.mode != GLM_SPECULATION_OFF) { /* the next token and a draft */
+        n_row = n_row < 2 ? 2 : n_row;
+        n_logit = n_logit < 2 ? 2 : n_logit;
+    }
+    rc = draft_reserve(s, n_row > s->pass_rows ? n_row : s->pass_rows, err);
+    if (rc || (s->pass && n_row <= s->pass_rows && n_logit <= s->pass_logits))
+        return rc;
     n_row = n_row > s->pass_rows ? n_row : s->pass_rows;
     n_logit = n_logit > s->pass_logits ? n_logit : s->pass_logits;
     rows = mem_array(m, n_logit, sizeof *rows);
@@ -108,6 +113,7 @@ void tokens_truncate(glm_session *s, size_t n)
         s->past.n = n;
         s->has_logits = false;
     }
+    draft_truncate(s, n);
     s->n_fed = s->n_kept = 0; /* no feed's rows any more */
     tokens_drop_queue(s);
 }
@@ -116,7 +122,7 @@ void tokens_truncate(glm_session *s, size_t n)
 void tokens_drop_queue(glm_session *s)
 {
     s->queue.n = s->queue_done = 0;
-    s->pass_running = false;
+    s->pass_running = s->draft.running = s->draft.has = s->draft.verify = false;
     batch_leave(s);
 }
 
@@ -166,6 +172,7 @@ int32_t tokens_computed(glm_session *s, const struct pass *p, const struct chunk
         return rc;
     ids_append(&s->past, s->queue.id + s->queue_done, c->n_row);
     s->queue_done += c->n_row;
+    draft_computed(s, p, c->row, c->n_row);
     if (s->queue_done < s->queue.n)
         return GLM_OK;
     s->queue.n = s->queue_done = 0;
@@ -199,6 +206,11 @@ static int32_t begin_chunk(glm_session *s, glm_error *err)
     b.seqs = &s->seq;
     b.logit_rows = s->logit_rows;
     b.n_logit = c->n_logit;
+    if (draft_joins(s)) {
+        b.ids = s->draft.ids;
+        b.n_row = s->segment.n_row = b.n_logit = 2;
+        s->logit_rows[1] = 1;
+    }
     s->has_logits = false;
     return pass_begin(s->pass, &b, err);
 }
@@ -210,6 +222,15 @@ int32_t tokens_run(glm_session *s, uint64_t deadline, bool *done, glm_error *err
     int32_t rc = GLM_OK;
 
     *done = false;
+    if (!s->pass_running && draft_due(s)) {
+        batch_leave(s);
+        rc = draft_run(s, deadline, &stop, done, err);
+        if (rc || !*done || (deadline && os_now_ns() >= deadline)) {
+            *done = false;
+            return rc;
+        }
+        *done = false;
+    }
     if (!s->pass_running) {
         batch_leave(s);
         rc = begin_chunk(s, err);

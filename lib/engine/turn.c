@@ -140,6 +140,7 @@ static int32_t queue_prompt(glm_session *s, const struct prompt *p, uint64_t n_l
 
     if (common == n)
         common--;
+    common = draft_begin(s, common);
     rc = stream_open(&s->model->mem, s->model->tok, s->tools ? s->tools->types : NULL, s->model->family, in_thought, stream,
         err);
     if (!rc)
