@@ -354,6 +354,28 @@ GLM_API void GLM_CALL glm_session_cancel(glm_session *s)
         session_cancel(s);
 }
 
+GLM_API int32_t GLM_CALL glm_session_fork(glm_session *s, glm_session **out, glm_error *err)
+{
+    int32_t rc;
+    if (!out)
+        return null_argument(err, "out");
+    *out = NULL;
+    rc = enter(s, err);
+    return rc ? rc : leave(s, session_fork(s, out, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_mark(glm_session *s, uint64_t *mark, glm_error *err)
+{
+    int32_t rc = mark ? enter(s, err) : null_argument(err, "mark");
+    return rc ? rc : leave(s, session_mark(s, mark, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_rewind(glm_session *s, uint64_t mark, glm_error *err)
+{
+    int32_t rc = enter(s, err);
+    return rc ? rc : leave(s, session_rewind(s, mark, err));
+}
+
 GLM_API int32_t GLM_CALL glm_session_stats(glm_session *s, glm_stats *out, glm_error *err)
 {
     glm_stats stats = GLM_STATS_INIT;

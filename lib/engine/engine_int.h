@@ -63,6 +63,8 @@ struct queued *events_add(struct events *q, uint32_t type); /* NULL: out of memo
 bool events_text(struct events *q, size_t *offset, const char *text, size_t size);
 bool events_take(struct events *q, glm_event *out);  /* false: none. Keeps out->struct_size */
 void events_recycle(struct events *q);               /* nothing points into it any more */
+bool events_copy(struct events *to, const struct events *from); /* what is not delivered, into an empty queue */
+void events_clear(struct events *q);
 void events_cut(struct events *q, size_t n, size_t bytes); /* back to an earlier length */
 
 /* ---- conversation (messages.c) ------------------------------------------------------------------- */
@@ -197,6 +199,8 @@ int32_t turn_begin(glm_session *s, glm_error *err);
 int32_t turn_token(glm_session *s, int32_t id, glm_error *err);
 uint64_t turn_common(glm_session *s);
 int32_t turn_cancel(glm_session *s, glm_error *err);
+int32_t turn_open_stream(glm_session *s, struct stream **out, glm_error *err); /* for the turn's next message */
+int32_t turn_reserve_text(struct turn *t, glm_error *err); /* empties the turn's text and makes room */
 void turn_abort(glm_session *s);       /* after a failed step: the message being generated is dropped */
 bool turn_due(const glm_session *s);   /* the conversation waits for an answer */
 void turn_free(glm_session *s);

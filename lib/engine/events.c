@@ -78,6 +78,24 @@ void events_recycle(struct events *q)
     }
 }
 
+void events_clear(struct events *q)
+{
+    q->head = q->n = 0;
+    buf_clear(&q->bytes);
+}
+
+bool events_copy(struct events *to, const struct events *from)
+{
+    for (size_t i = from->head; i < from->n; i++) {
+        struct queued *e = events_add(to, GLM_EVENT_NONE);
+        if (!e)
+            return false;
+        *e = from->item[i];
+    }
+    buf_put(&to->bytes, from->bytes.data, from->bytes.size);
+    return !to->bytes.failed;
+}
+
 void events_cut(struct events *q, size_t n, size_t bytes)
 {
     q->n = n;

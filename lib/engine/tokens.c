@@ -213,16 +213,22 @@ static int32_t check_row(const glm_session *s, uint64_t *row, glm_error *err)
         *row = s->n_fed ? s->n_fed - 1 : 0;
     if (s->n_fed && *row >= s->n_fed)
         return err_set(err, GLM_EINVAL, *row, "row", "the last feed had %llu rows", (unsigned long long)s->n_fed);
-    if (s->n_kept == 0 && s->n_fed && *row != s->n_fed - 1)
+    if (s->n_fed && *row < s->n_fed - (s->n_kept ? s->n_kept : 1))
         return err_set(err, GLM_ESTATE, *row, "row", "only the last row was kept: feed with GLM_ROWS_ALL");
     return GLM_OK;
+}
+
+/* The last n_kept rows of the feed were kept. */
+static const float *kept_row(const glm_session *s, const struct buf *b, uint64_t row, uint32_t width)
+{
+    return (const float *)(const void *)b->data + (row - (s->n_fed - s->n_kept)) * width;
 }
 
 int32_t session_logits(glm_session *s, uint64_t row, const float **logits, glm_error *err)
 {
     int32_t rc = check_row(s, &row, err);
     if (!rc)
-        *logits = s->n_kept ? (const float *)(const void *)s->logits.data + row * s->model->info.n_vocab
+        *logits = s->n_kept ? kept_row(s, &s->logits, row, s->model->info.n_vocab)
                             : pass_logits(s->pass, 0);
     return rc;
 }
@@ -231,7 +237,7 @@ int32_t session_hidden(glm_session *s, uint64_t row, const float **hidden, glm_e
 {
     int32_t rc = check_row(s, &row, err);
     if (!rc)
-        *hidden = s->n_kept ? (const float *)(const void *)s->hidden.data + row * s->model->info.d_model
+        *hidden = s->n_kept ? kept_row(s, &s->hidden, row, s->model->info.d_model)
                             : pass_hidden(s->pass, s->segment.n_row - 1);
     return rc;
 }

@@ -111,7 +111,7 @@ uint64_t turn_common(glm_session *s)
     return n;
 }
 
-static int32_t reserve_text(struct turn *t, glm_error *err)
+int32_t turn_reserve_text(struct turn *t, glm_error *err)
 {
     struct buf *each[] = { &t->reasoning, &t->text, &t->calls };
     for (size_t i = 0; i < ARRAY_LEN(each); i++) {
@@ -129,23 +129,28 @@ static void drop_calls(glm_session *s)
     s->turn.n_call = 0;
 }
 
+int32_t turn_open_stream(glm_session *s, struct stream **out, glm_error *err)
+{
+    bool in_thought = s->model->family == CHAT_47 && s->turn.opt.thinking != GLM_THINK_OFF;
+    return stream_open(&s->model->mem, s->model->tok, s->tools ? s->tools->types : NULL, s->model->family, in_thought, out,
+        err);
+}
+
 /* Queues the prompt's part that the cache does not hold. The last token is computed again if need be: its
  * logits are wanted. */
 static int32_t queue_prompt(glm_session *s, const struct prompt *p, uint64_t n_left, struct stream **stream,
     glm_error *err)
 {
-    bool in_thought = s->model->family == CHAT_47 && s->turn.opt.thinking != GLM_THINK_OFF;
     size_t n = p->ids.n, common = prompt_common(s, p);
     int32_t rc;
 
     if (common == n)
         common--;
-    rc = stream_open(&s->model->mem, s->model->tok, s->tools ? s->tools->types : NULL, s->model->family, in_thought, stream,
-        err);
+    rc = turn_open_stream(s, stream, err);
     if (!rc)
         rc = tokens_reserve(s, common, n - common, n + n_left, GLM_ROWS_LAST, err);
     if (!rc)
-        rc = reserve_text(&s->turn, err);
+        rc = turn_reserve_text(&s->turn, err);
     if (rc)
         return rc;
     tokens_truncate(s, common);
