@@ -2,33 +2,10 @@
  * several messages of the model, when it calls tools and goes on with their results. */
 #include "engine_int.h"
 
-#include <math.h>
 #include <string.h>
 
 #define TEXT_RESERVE (64u << 10) /* of each text buffer, so that ordinary answers allocate nothing */
-
-/* ---- sampling --------------------------------------------------------------------------------------- */
-
-static float choose(float asked, float file, float family)
-{
-    return !isnan(asked) ? asked : !isnan(file) ? file : family;
-}
-
-/* What the host asked for, else the checkpoint's generation_config, else the family's published settings. */
-int32_t turn_sample_options(const glm_session *s, struct sample_options *out, glm_error *err)
-{
-    const struct generation_defaults *g = ckpt_generation(s->model->ckpt);
-    const glm_turn_options *o = &s->options;
-    bool greedy = g->do_sample == 0;
-
-    out->temperature = choose(o->temperature, greedy ? 0.0f : g->temperature, s->model->family == CHAT_47 ? 1.0f : 0.6f);
-    out->top_p = choose(o->top_p, g->top_p, 0.95f);
-    out->min_p = choose(o->min_p, g->min_p, 0.0f);
-    out->repeat_penalty = choose(o->repeat_penalty, g->repeat_penalty, 1.0f);
-    out->top_k = o->top_k >= 0 ? o->top_k : g->top_k >= 0 ? g->top_k : 0;
-    out->seed = o->seed;
-    return sample_check(out, err);
-}
+#define EVENTS_RESERVE 64u
 
 /* ---- what may be sampled ------------------------------------------------------------------------------ */
 
@@ -111,12 +88,18 @@ uint64_t turn_common(glm_session *s)
     return n;
 }
 
-int32_t turn_reserve_text(struct turn *t, glm_error *err)
+/* Of the texts and of the events that close a thought, one for each token. */
+int32_t turn_reserve_text(glm_session *s, glm_error *err)
 {
-    struct buf *each[] = { &t->reasoning, &t->text, &t->calls };
+    struct turn *t = &s->turn;
+    struct buf *each[] = { &t->reasoning, &t->text, &t->calls, &t->ready };
+    size_t phrase = t->opt.think_close ? strlen(t->opt.think_close) : 0;
+
+    if (!events_reserve(&s->events, t->close.n + EVENTS_RESERVE, phrase + t->close.n + TEXT_RESERVE))
+        return err_nomem(err, "events");
     for (size_t i = 0; i < ARRAY_LEN(each); i++) {
         buf_clear(each[i]);
-        if (!buf_reserve(each[i], TEXT_RESERVE))
+        if (!buf_reserve(each[i], phrase + TEXT_RESERVE))
             return err_nomem(err, "the answer's text");
     }
     return GLM_OK;
@@ -136,6 +119,12 @@ int32_t turn_open_stream(glm_session *s, struct stream **out, glm_error *err)
         err);
 }
 
+/* A thought's end is one pass, too: the last token and what closes it. */
+uint64_t turn_pass_rows(const glm_session *s, uint64_t n)
+{
+    return n > s->turn.close.n + 1 ? n : s->turn.close.n + 1;
+}
+
 /* Queues the prompt's part that the cache does not hold. The last token is computed again if need be: its
  * logits are wanted. */
 static int32_t queue_prompt(glm_session *s, const struct prompt *p, uint64_t n_left, struct stream **stream,
@@ -148,9 +137,9 @@ static int32_t queue_prompt(glm_session *s, const struct prompt *p, uint64_t n_l
         common--;
     rc = turn_open_stream(s, stream, err);
     if (!rc)
-        rc = tokens_reserve(s, common, n - common, n + n_left, GLM_ROWS_LAST, err);
+        rc = tokens_reserve(s, common, turn_pass_rows(s, n - common), n + n_left, GLM_ROWS_LAST, err);
     if (!rc)
-        rc = turn_reserve_text(&s->turn, err);
+        rc = turn_reserve_text(s, err);
     if (rc)
         return rc;
     tokens_truncate(s, common);
@@ -160,6 +149,18 @@ static int32_t queue_prompt(glm_session *s, const struct prompt *p, uint64_t n_l
     s->turn.n_prompt = n;
     s->turn.n_reused = common;
     return GLM_OK;
+}
+
+static void begin_text(glm_session *s)
+{
+    struct turn *t = &s->turn;
+    t->stopped = t->ruled = false;
+    t->thought = stream_in_reasoning(t->stream);
+    t->n_thought = 0;
+    text_loop_begin(&t->loop);
+    if (t->stop)
+        text_stop_begin(t->stop, "", 0);
+    atomic_store(&s->end_thought, false);
 }
 
 /* The next message of the model, with n_left tokens to go. */
@@ -183,7 +184,7 @@ static int32_t begin_message(glm_session *s, uint64_t *n_left, bool first, glm_e
     stream_close(s->turn.stream);
     s->turn.stream = stream;
     s->turn.n_left = *n_left;
-    s->turn.stopped = false;
+    begin_text(s);
     drop_calls(s);
     s->state = SESSION_PREFILL;
     s->stats.n_prompt += s->turn.n_prompt;
@@ -198,12 +199,9 @@ int32_t turn_begin(glm_session *s, glm_error *err)
     uint64_t n_left = t->n_left;
     int32_t rc;
 
-    if (first) {
-        t->opt = s->options;
-        rc = turn_sample_options(s, &t->sample, err);
-        if (rc)
-            return rc;
-    }
+    rc = first ? turn_freeze(s, err) : GLM_OK;
+    if (rc)
+        return rc;
     if (!t->mask)
         t->mask = mem_array(&s->model->mem, ((size_t)s->model->info.n_vocab + 31) / 32, sizeof *t->mask);
     if (!t->mask)
@@ -293,13 +291,45 @@ static void drop_incomplete(struct turn *t)
         t->n_call--;
 }
 
-static int32_t on_stream(void *user, const struct stream_event *ev)
+static int32_t ready_text(glm_session *s)
 {
-    glm_session *s = user;
+    struct buf *ready = &s->turn.ready;
+    struct stream_event ev = { .text = ready->data, .text_size = ready->size };
+    if (ready->failed)
+        return GLM_ENOMEM;
+    return ready->size ? text_piece(s, &s->turn.text, GLM_EVENT_TEXT, &ev) : GLM_OK;
+}
+
+/* More of the answer: what the stop rules let through. */
+static int32_t answer_text(glm_session *s, const struct stream_event *ev)
+{
+    struct turn *t = &s->turn;
+    if (!t->stop)
+        return text_piece(s, &t->text, GLM_EVENT_TEXT, ev);
+    buf_clear(&t->ready);
+    t->ruled = text_stop_put(t->stop, ev->text, ev->text_size, &t->ready);
+    t->stopped |= t->ruled;
+    return ready_text(s);
+}
+
+/* A piece of the answer is over: no stop string goes on into the next. */
+static int32_t answer_end(glm_session *s)
+{
+    struct turn *t = &s->turn;
+    if (!t->stop || t->ruled)
+        return GLM_OK;
+    buf_clear(&t->ready);
+    t->ruled = text_stop_flush(t->stop, &t->ready);
+    t->stopped |= t->ruled;
+    return ready_text(s);
+}
+
+static int32_t deliver(glm_session *s, const struct stream_event *ev)
+{
     struct turn *t = &s->turn;
     switch (ev->type) {
     case STREAM_REASONING: return text_piece(s, &t->reasoning, GLM_EVENT_REASONING, ev);
-    case STREAM_TEXT: return text_piece(s, &t->text, GLM_EVENT_TEXT, ev);
+    case STREAM_TEXT: return answer_text(s, ev);
     case STREAM_CALL_BEGIN: return call_begin(s, ev);
     case STREAM_CALL_DELTA:
         return event_text(s, GLM_EVENT_TOOL_CALL_DELTA, ev->text, ev->text_size, t->call[t->n_call - 1].id);
@@ -310,16 +340,22 @@ static int32_t on_stream(void *user, const struct stream_event *ev)
     return GLM_OK;
 }
 
+static int32_t on_stream(void *user, const struct stream_event *ev)
+{
+    glm_session *s = user;
+    int32_t rc = ev->type == STREAM_TEXT ? GLM_OK : answer_end(s);
+    return rc || s->turn.ruled ? rc : deliver(s, ev);
+}
+
 /* ---- the end of a message --------------------------------------------------------------------------------- */
 
-/* The tokens of the message so far. Its last one was sampled, but not computed, where a limit ended it; there is room for
- * it behind the others. */
+/* The tokens of the message so far. Those that were not computed yet are copied behind the others, where there is room. */
 static struct ids message_ids(const glm_session *s)
 {
-    const struct turn *t = &s->turn;
-    struct ids ids = { .id = s->past.id + t->body, .n = s->past.n - t->body };
-    if (!t->stopped)
-        ids.id[ids.n++] = t->last;
+    size_t n_past = s->past.n - s->turn.body, n_queue = s->queue.n - s->queue_done;
+    struct ids ids = { .id = s->past.id + s->turn.body, .n = n_past + n_queue };
+    if (n_queue)
+        memcpy(ids.id + n_past, s->queue.id + s->queue_done, n_queue * sizeof *ids.id);
     return ids;
 }
 
@@ -329,7 +365,7 @@ static int32_t append_message(glm_session *s, bool keep_reasoning, bool whole, g
 {
     struct turn *t = &s->turn;
     glm_message msg = { .struct_size = sizeof msg, .role = GLM_ROLE_ASSISTANT };
-    struct ids ids = message_ids(s);
+    struct ids ids = { 0 };
     size_t calls_size = t->calls.size;
     int32_t rc;
 
@@ -343,6 +379,8 @@ static int32_t append_message(glm_session *s, bool keep_reasoning, bool whole, g
     msg.reasoning_size = keep_reasoning ? t->reasoning.size : 0;
     msg.calls_json = calls_size ? t->calls.data : NULL;
     msg.calls_size = t->calls.size;
+    if (whole)
+        ids = message_ids(s);
     rc = messages_add(&s->messages, &msg, whole ? &ids : NULL, 0, err);
     t->calls.size = calls_size;
     return rc;
@@ -402,7 +440,8 @@ int32_t turn_results(glm_session *s, glm_error *err)
 /* With every result there the turn goes on by itself, else it ends and waits for them. */
 static int32_t end_with_calls(glm_session *s, glm_error *err)
 {
-    int32_t rc = append_message(s, true, stream_n_cut(s->turn.stream) == 0, err);
+    bool whole = stream_n_cut(s->turn.stream) == 0 && !s->turn.ruled;
+    int32_t rc = append_message(s, true, whole, err);
     if (rc)
         return rc;
     if (!all_answered(&s->turn))
@@ -411,50 +450,124 @@ static int32_t end_with_calls(glm_session *s, glm_error *err)
     return rc ? rc : turn_begin(s, err);
 }
 
-static int32_t end_message(glm_session *s, bool length, glm_error *err)
+/* reason: STOP, or the limit that cut the message short. A stop rule may apply to the last of the text even then. */
+static int32_t end_message(glm_session *s, uint32_t reason, glm_error *err)
 {
     struct turn *t = &s->turn;
     struct stream_sink sink = { s, on_stream };
+    bool limit = reason != GLM_END_STOP, whole = !(limit && stream_drop_partial(t->stream));
     enum stream_finish finish;
-    bool whole;
-    int32_t rc = stream_end(t->stream, length, &sink, &finish, err);
+    int32_t rc = stream_end(t->stream, limit, &sink, &finish, err);
 
+    if (!rc && answer_end(s))
+        rc = err_nomem(err, "the answer's text");
     if (rc)
         return rc;
+    if (t->ruled)
+        limit = false;
     drop_incomplete(t);
-    if (t->n_call > 0 && !length)
+    if (t->n_call > 0 && !limit)
         return end_with_calls(s, err);
-    whole = stream_n_cut(t->stream) == 0 && !stream_in_reasoning(t->stream) && !(length && t->calls.size);
-    if (length) /* calls of a message that was cut are not carried out */
+    whole = whole && stream_n_cut(t->stream) == 0 && !stream_in_reasoning(t->stream) && !(limit && t->calls.size) && !t->ruled;
+    if (limit) /* calls of a message that was cut are not carried out */
         t->calls.size = 0;
     rc = append_message(s, true, whole, err);
-    return rc ? rc : end_turn(s, length ? GLM_END_LENGTH : GLM_END_STOP, err);
+    return rc ? rc : end_turn(s, limit ? reason : GLM_END_STOP, err);
+}
+
+/* ---- tokens ------------------------------------------------------------------------------------------------- */
+
+static int32_t loop_event(glm_session *s, uint32_t period, uint64_t length)
+{
+    struct queued *e = events_add(&s->events, GLM_EVENT_LOOP);
+    if (!e)
+        return GLM_ENOMEM;
+    e->ev.rows_done = length;
+    e->ev.rows_total = period;
+    return GLM_OK;
+}
+
+/* The next token of the message. A tag belongs to neither side of it: it counts as answer. */
+static int32_t take(glm_session *s, int32_t id, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    struct stream_sink sink = { s, on_stream };
+    bool thinking = stream_in_reasoning(t->stream);
+    uint64_t length;
+    uint32_t period;
+    int32_t rc = GLM_OK;
+
+    if (is_eos(s->model, id))
+        t->stopped = true;
+    else
+        rc = stream_put(t->stream, id, &sink, err);
+    thinking = thinking && !t->stopped && stream_in_reasoning(t->stream);
+    *(thinking ? &t->n_think : &t->n_answer) += 1;
+    t->n_thought += thinking;
+    t->thought |= stream_in_reasoning(t->stream);
+    t->n_left--;
+    if (!t->stopped)
+        ids_put(&s->queue, id);
+    if (!rc && text_loop_put(&t->loop, id, &period, &length))
+        rc = loop_event(s, period, length);
+    return rc || !s->queue.failed ? rc : err_nomem(err, "token ids");
+}
+
+int32_t turn_settle(glm_session *s, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    int32_t rc = GLM_OK;
+
+    if (t->stopped)
+        return end_message(s, GLM_END_STOP, err);
+    if (t->n_left && think_due(s))
+        rc = think_close(s, err);
+    if (!rc && t->n_left == 0)
+        return end_message(s, GLM_END_LENGTH, err);
+    s->state = SESSION_DECODE;
+    return rc;
+}
+
+int32_t turn_force(glm_session *s, const int32_t *ids, size_t n, glm_error *err)
+{
+    int32_t rc = GLM_OK;
+    for (size_t i = 0; i < n && !rc && s->turn.n_left && !s->turn.stopped; i++)
+        rc = take(s, ids[i], err);
+    return rc;
 }
 
 int32_t turn_token(glm_session *s, int32_t id, glm_error *err)
 {
-    struct turn *t = &s->turn;
-    struct stream_sink sink = { s, on_stream };
-    int32_t rc;
-
-    t->last = id;
-    if (is_eos(s->model, id)) {
-        t->stopped = true;
-    } else {
-        rc = stream_put(t->stream, id, &sink, err);
-        if (rc)
-            return rc;
-    }
-    *(stream_in_reasoning(t->stream) ? &t->n_think : &t->n_answer) += 1;
-    t->n_left--;
+    int32_t rc = take(s, id, err);
     s->stats.n_generated++;
-    if (t->stopped)
-        return end_message(s, false, err);
-    if (t->n_left == 0)
-        return end_message(s, true, err);
-    ids_put(&s->queue, id);
-    s->state = SESSION_DECODE;
-    return s->queue.failed ? err_nomem(err, "token ids") : GLM_OK;
+    return rc ? rc : turn_settle(s, err);
+}
+
+/* ---- time ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t spent(const struct turn *t) { return t->prefill_ns + t->decode_ns; }
+
+static bool computing(const glm_session *s) { return s->state == SESSION_PREFILL || s->state == SESSION_DECODE; }
+
+bool turn_expired(const glm_session *s)
+{
+    return computing(s) && s->turn.opt.max_ns && spent(&s->turn) >= s->turn.opt.max_ns;
+}
+
+uint64_t turn_deadline(const glm_session *s, uint64_t now, uint64_t deadline)
+{
+    uint64_t most = s->turn.opt.max_ns, end;
+    if (!computing(s) || !most)
+        return deadline;
+    end = most > spent(&s->turn) ? most - spent(&s->turn) : 1;
+    end = end < UINT64_MAX - now ? now + end : UINT64_MAX;
+    return deadline && deadline < end ? deadline : end;
+}
+
+/* In the prompt there is no message yet. */
+int32_t turn_expire(glm_session *s, glm_error *err)
+{
+    return s->state == SESSION_PREFILL ? end_turn(s, GLM_END_TIME, err) : end_message(s, GLM_END_TIME, err);
 }
 
 /* ---- other ends --------------------------------------------------------------------------------------------- */
@@ -525,6 +638,10 @@ void turn_free(glm_session *s)
 {
     struct mem *m = &s->model->mem;
     drop_calls(s);
+    mem_free(m, s->turn.opt_block);
+    ids_free(&s->turn.close);
+    text_stop_close(s->turn.stop);
+    buf_free(&s->turn.ready);
     mem_free(m, s->turn.call);
     mem_free(m, s->turn.mask);
     buf_free(&s->turn.reasoning);
