@@ -392,6 +392,33 @@ GLM_API int32_t GLM_CALL glm_session_step(glm_session *s, const glm_step *how, g
     return rc;
 }
 
+/* ---- code ---------------------------------------------------------------------------------------------------------------- */
+
+GLM_API int32_t GLM_CALL glm_session_infill(glm_session *s, const char *prefix, size_t prefix_size, const char *suffix,
+    size_t suffix_size, glm_error *err)
+{
+    int32_t rc = prefix ? utf8_argument(prefix, &prefix_size, "prefix", err) : null_argument(err, "prefix");
+    if (!rc)
+        rc = suffix ? utf8_argument(suffix, &suffix_size, "suffix", err) : null_argument(err, "suffix");
+    if (!rc)
+        rc = enter(s, err);
+    return rc ? rc : leave(s, session_infill(s, prefix, prefix_size, suffix, suffix_size, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_infill_file(glm_session *s, const char *path, const char *text, size_t size,
+    glm_error *err)
+{
+    size_t path_size = GLM_NTS;
+    int32_t rc = path ? utf8_argument(path, &path_size, "path", err) : null_argument(err, "path");
+    if (!rc && path_size == 0)
+        rc = err_set(err, GLM_EINVAL, 0, "path", "the path is empty");
+    if (!rc && text)
+        rc = utf8_argument(text, &size, "text", err);
+    if (!rc)
+        rc = enter(s, err);
+    return rc ? rc : leave(s, session_infill_file(s, path, text, size, err));
+}
+
 GLM_API void GLM_CALL glm_session_cancel(glm_session *s)
 {
     if (s)

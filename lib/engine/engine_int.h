@@ -126,6 +126,28 @@ struct toolset {
 };
 void toolset_drop(struct toolset *t); /* NULL is fine */
 
+/* ---- code (infill.c) --------------------------------------------------------------------------------- */
+
+struct infill_file {
+    char *path;
+    struct ids ids;              /* what the prompt shows of it */
+};
+struct infill {
+    struct mem *mem;
+    struct infill_file *file;
+    size_t n_file, capacity;
+    bool pending;                /* the next step begins the turn */
+    struct ids prompt;
+    struct buf line;             /* the line that the code goes on with, as far as its indentation shows */
+    struct tok_decoder decoder;
+    struct buf decoded;
+};
+void infill_init(struct infill *v, struct mem *m);
+void infill_free(struct infill *v);
+int32_t infill_copy(struct infill *to, const struct infill *from, glm_error *err); /* into an empty one */
+int32_t infill_begin(glm_session *s, uint64_t *n_left, glm_error *err);
+int32_t infill_put(glm_session *s, int32_t id, glm_error *err); /* a token of the code */
+
 /* A call that the model made in the current turn. */
 struct call {
     uint64_t id;
@@ -154,6 +176,7 @@ struct turn {
     struct buf ready;            /* text that has passed them */
     struct text_loop loop;
     bool active;                 /* between the first step and the turn's end */
+    bool infill;                 /* it writes code */
     bool stopped;                /* the model has ended its message, or a stop rule has */
     bool ruled;                  /* it was a stop rule: nothing more of the message is delivered */
     bool thought;                /* the message has, or had, one */
@@ -199,9 +222,12 @@ struct glm_session {
     bool has_logits;             /* the pass holds those of the last position in the cache */
     struct sampler *sampler;
     struct turn turn;
+    struct infill infill;
     struct events events;
     glm_stats stats;
 };
+
+int32_t session_check_idle(const glm_session *s, glm_error *err); /* the conversation may be changed between turns only */
 
 /* turn.c */
 int32_t turn_begin(glm_session *s, glm_error *err);
@@ -211,6 +237,9 @@ uint64_t turn_common(glm_session *s);
 int32_t turn_cancel(glm_session *s, glm_error *err);
 int32_t turn_open_stream(glm_session *s, struct stream **out, glm_error *err); /* for the turn's next message */
 int32_t turn_reserve_text(glm_session *s, glm_error *err); /* empties the turn's text and makes room */
+int32_t turn_check_length(const glm_session *s, uint64_t n_prompt, bool first, uint64_t *n_left, glm_error *err);
+int32_t turn_queue(glm_session *s, const struct prompt *p, uint64_t n_left, glm_error *err); /* takes the turn's memory */
+int32_t turn_answer(glm_session *s, const char *text, size_t size); /* more of the answer; GLM_ENOMEM without a record */
 uint64_t turn_pass_rows(const glm_session *s, uint64_t n); /* rows of a pass for a turn with n new tokens */
 void turn_abort(glm_session *s);       /* after a failed step: the message being generated is dropped */
 bool turn_due(const glm_session *s);   /* the conversation waits for an answer */

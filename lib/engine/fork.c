@@ -115,7 +115,7 @@ static int32_t copy_turn(glm_session *to, const glm_session *from, glm_error *er
         rc = err_nomem(err, "the answer's text");
     if (!rc)
         rc = copy_calls(to, from, err);
-    if (!rc && (from->state == SESSION_PREFILL || from->state == SESSION_DECODE))
+    if (!rc && !f->infill && (from->state == SESSION_PREFILL || from->state == SESSION_DECODE))
         rc = copy_stream(to, from, err);
     return rc;
 }
@@ -154,6 +154,8 @@ static int32_t copy_session(glm_session *to, const glm_session *from, glm_error 
         rc = copy_rows(to, from, err);
     if (!rc)
         rc = copy_turn(to, from, err);
+    if (!rc)
+        rc = infill_copy(&to->infill, &from->infill, err);
     if (!rc)
         rc = reserve_rest(to, from, err);
     if (!rc && !events_copy(&to->events, &from->events))

@@ -27,6 +27,7 @@ int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session *
     kv_open(&s->kv, m, type == GLM_KV_AUTO ? kv_auto(&m->net->hp) : type);
     messages_init(&s->messages, &m->mem);
     events_init(&s->events, &m->mem);
+    infill_init(&s->infill, &m->mem);
     ids_init(&s->past, &m->mem);
     ids_init(&s->queue, &m->mem);
     buf_init(&s->logits, &m->mem);
@@ -50,6 +51,7 @@ void session_close(glm_session *s)
     turn_free(s);
     events_free(&s->events);
     messages_free(&s->messages);
+    infill_free(&s->infill);
     toolset_drop(s->tools);
     mem_free(&m->mem, s->options_block);
     pass_close(s->pass);
@@ -69,8 +71,7 @@ bool session_enter(glm_session *s) { return !atomic_flag_test_and_set(&s->busy);
 void session_leave(glm_session *s) { atomic_flag_clear(&s->busy); }
 void session_cancel(glm_session *s) { atomic_store_explicit(&s->cancel, true, memory_order_relaxed); }
 
-/* The conversation may be changed between turns only. */
-static int32_t check_idle(const glm_session *s, glm_error *err)
+int32_t session_check_idle(const glm_session *s, glm_error *err)
 {
     if (!s->model->tok)
         return err_set(err, GLM_ENOTSUP, 0, NULL, "the checkpoint has no tokenizer: only the token level works");
@@ -83,7 +84,7 @@ static int32_t check_idle(const glm_session *s, glm_error *err)
 
 int32_t session_add(glm_session *s, const glm_message *msg, glm_error *err)
 {
-    int32_t rc = check_idle(s, err);
+    int32_t rc = session_check_idle(s, err);
     if (!rc)
         rc = messages_add(&s->messages, msg, NULL, 0, err);
     if (!rc)
@@ -95,7 +96,7 @@ int32_t session_messages(glm_session *s, const char *json, size_t size, uint64_t
 {
     struct messages fresh;
     struct json_doc doc = { 0 };
-    int32_t rc = check_idle(s, err);
+    int32_t rc = session_check_idle(s, err);
 
     messages_init(&fresh, &s->model->mem);
     if (!rc)
@@ -130,7 +131,7 @@ int32_t session_tools(glm_session *s, const char *json, size_t size, glm_error *
 {
     struct mem *m = &s->model->mem;
     struct toolset *t;
-    int32_t rc = check_idle(s, err);
+    int32_t rc = session_check_idle(s, err);
 
     if (rc)
         return rc;

@@ -6,7 +6,7 @@
 bool think_due(const glm_session *s)
 {
     const struct turn *t = &s->turn;
-    if (t->stopped || !stream_in_reasoning(t->stream))
+    if (t->infill || t->stopped || !stream_in_reasoning(t->stream))
         return false;
     return atomic_load(&s->end_thought) || (t->opt.thinking == GLM_THINK_BUDGET && t->n_thought >= t->opt.think_tokens);
 }
@@ -129,7 +129,7 @@ static bool thought_ahead(const glm_session *s)
 int32_t session_end_thought(glm_session *s, glm_error *err)
 {
     bool computing = s->state == SESSION_PREFILL || s->state == SESSION_DECODE;
-    if (!computing)
+    if (!computing || s->turn.infill)
         return err_set(err, GLM_ESTATE, 0, NULL, "no turn is under way: there is no thought to close");
     if (tok_id(s->model->tok, TOK_THINK_END) < 0)
         return err_set(err, GLM_ENOTSUP, 0, NULL, "the vocabulary has no </think>: thoughts cannot be closed");

@@ -24,23 +24,28 @@ static bool is_eos(const glm_model *m, int32_t id)
     return false;
 }
 
-/* Ordinary tokens, the ends of a message, the tags of a thought, and those of a call where tools are declared. */
+/* Ordinary tokens and the ends of a message; in a conversation the tags of a thought, and those of a call where tools are
+ * declared. */
 static void build_mask(glm_session *s)
 {
-    static const enum tok_special stops[] = { TOK_ENDOFTEXT, TOK_USER, TOK_OBSERVATION, TOK_THINK, TOK_THINK_END };
+    static const enum tok_special ends[] = { TOK_ENDOFTEXT, TOK_USER, TOK_OBSERVATION };
+    static const enum tok_special thoughts[] = { TOK_THINK, TOK_THINK_END };
     static const enum tok_special calls[] = { TOK_TOOL_CALL, TOK_TOOL_CALL_END, TOK_ARG_KEY, TOK_ARG_KEY_END,
         TOK_ARG_VALUE, TOK_ARG_VALUE_END };
     const glm_model *m = s->model;
     const struct generation_defaults *g = ckpt_generation(m->ckpt);
     uint32_t *mask = s->turn.mask;
+    bool code = s->turn.infill;
 
     memcpy(mask, m->plain_mask, ((size_t)m->info.n_vocab + 31) / 32 * sizeof *mask);
-    for (size_t i = 0; i < ARRAY_LEN(stops); i++)
-        allow(mask, tok_id(m->tok, stops[i]));
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++)
+        allow(mask, tok_id(m->tok, ends[i]));
+    for (size_t i = 0; i < ARRAY_LEN(thoughts) && !code; i++)
+        allow(mask, tok_id(m->tok, thoughts[i]));
     for (uint32_t i = 0; i < g->n_eos; i++)
         if ((uint32_t)g->eos[i] < m->info.n_vocab)
             allow(mask, g->eos[i]);
-    if (s->tools && s->turn.opt.tool_choice != GLM_TOOLS_NONE)
+    if (!code && s->tools && s->turn.opt.tool_choice != GLM_TOOLS_NONE)
         for (size_t i = 0; i < ARRAY_LEN(calls); i++)
             allow(mask, tok_id(m->tok, calls[i]));
 }
@@ -49,6 +54,8 @@ static void build_mask(glm_session *s)
 
 bool turn_due(const glm_session *s)
 {
+    if (s->infill.pending)
+        return true;
     return s->messages.n > 0 && s->messages.item[s->messages.n - 1].chat.role != GLM_ROLE_ASSISTANT;
 }
 
@@ -61,7 +68,7 @@ static uint64_t wanted(const glm_session *s, uint32_t asked)
 }
 
 /* The tokens that may be generated: *n_left before, or with `first` those that the turn asks for. */
-static int32_t check_length(const glm_session *s, uint64_t n_prompt, bool first, uint64_t *n_left, glm_error *err)
+int32_t turn_check_length(const glm_session *s, uint64_t n_prompt, bool first, uint64_t *n_left, glm_error *err)
 {
     uint64_t room = s->n_ctx > n_prompt ? s->n_ctx - n_prompt : 0, asked = first ? s->turn.opt.max_tokens : 0;
 
@@ -127,17 +134,14 @@ uint64_t turn_pass_rows(const glm_session *s, uint64_t n)
 
 /* Queues the prompt's part that the cache does not hold. The last token is computed again if need be: its
  * logits are wanted. */
-static int32_t queue_prompt(glm_session *s, const struct prompt *p, uint64_t n_left, struct stream **stream,
-    glm_error *err)
+int32_t turn_queue(glm_session *s, const struct prompt *p, uint64_t n_left, glm_error *err)
 {
     size_t n = p->ids.n, common = prompt_common(s, p);
     int32_t rc;
 
     if (common == n)
         common--;
-    rc = turn_open_stream(s, stream, err);
-    if (!rc)
-        rc = tokens_reserve(s, common, turn_pass_rows(s, n - common), n + n_left, GLM_ROWS_LAST, err);
+    rc = tokens_reserve(s, common, turn_pass_rows(s, n - common), n + n_left, GLM_ROWS_LAST, err);
     if (!rc)
         rc = turn_reserve_text(s, err);
     if (rc)
@@ -151,18 +155,6 @@ static int32_t queue_prompt(glm_session *s, const struct prompt *p, uint64_t n_l
     return GLM_OK;
 }
 
-static void begin_text(glm_session *s)
-{
-    struct turn *t = &s->turn;
-    t->stopped = t->ruled = false;
-    t->thought = stream_in_reasoning(t->stream);
-    t->n_thought = 0;
-    text_loop_begin(&t->loop);
-    if (t->stop)
-        text_stop_begin(t->stop, "", 0);
-    atomic_store(&s->end_thought, false);
-}
-
 /* The next message of the model, with n_left tokens to go. */
 static int32_t begin_message(glm_session *s, uint64_t *n_left, bool first, glm_error *err)
 {
@@ -173,9 +165,11 @@ static int32_t begin_message(glm_session *s, uint64_t *n_left, bool first, glm_e
     prompt_init(&p, s);
     rc = prompt_build(s, &s->turn.opt, wanted(s, first ? s->turn.opt.max_tokens : 0), &p, err);
     if (!rc)
-        rc = check_length(s, p.ids.n, first, n_left, err);
+        rc = turn_check_length(s, p.ids.n, first, n_left, err);
     if (!rc)
-        rc = queue_prompt(s, &p, *n_left, &stream, err);
+        rc = turn_open_stream(s, &stream, err);
+    if (!rc)
+        rc = turn_queue(s, &p, *n_left, err);
     ids_free(&p.ids);
     if (rc) {
         stream_close(stream);
@@ -183,13 +177,24 @@ static int32_t begin_message(glm_session *s, uint64_t *n_left, bool first, glm_e
     }
     stream_close(s->turn.stream);
     s->turn.stream = stream;
-    s->turn.n_left = *n_left;
-    begin_text(s);
+    s->turn.thought = stream_in_reasoning(stream);
+    if (s->turn.stop)
+        text_stop_begin(s->turn.stop, "", 0);
+    return GLM_OK;
+}
+
+static void begin_text(glm_session *s, uint64_t n_left)
+{
+    struct turn *t = &s->turn;
+    t->stopped = t->ruled = false;
+    t->n_thought = 0;
+    t->n_left = n_left;
+    text_loop_begin(&t->loop);
+    atomic_store(&s->end_thought, false);
     drop_calls(s);
     s->state = SESSION_PREFILL;
-    s->stats.n_prompt += s->turn.n_prompt;
-    s->stats.n_reused += s->turn.n_reused;
-    return GLM_OK;
+    s->stats.n_prompt += t->n_prompt;
+    s->stats.n_reused += t->n_reused;
 }
 
 int32_t turn_begin(glm_session *s, glm_error *err)
@@ -206,13 +211,17 @@ int32_t turn_begin(glm_session *s, glm_error *err)
         t->mask = mem_array(&s->model->mem, ((size_t)s->model->info.n_vocab + 31) / 32, sizeof *t->mask);
     if (!t->mask)
         return err_nomem(err, "the token mask");
+    t->infill = first && s->infill.pending;
     build_mask(s);
-    rc = begin_message(s, &n_left, first, err);
-    if (!rc && first) {
+    rc = t->infill ? infill_begin(s, &n_left, err) : begin_message(s, &n_left, first, err);
+    if (rc)
+        return rc;
+    begin_text(s, n_left);
+    if (first) {
         t->active = true;
         t->n_think = t->n_answer = t->prefill_ns = t->decode_ns = 0;
     }
-    return rc;
+    return GLM_OK;
 }
 
 /* ---- tokens into events ---------------------------------------------------------------------------------- */
@@ -300,14 +309,16 @@ static int32_t ready_text(glm_session *s)
     return ready->size ? text_piece(s, &s->turn.text, GLM_EVENT_TEXT, &ev) : GLM_OK;
 }
 
-/* More of the answer: what the stop rules let through. */
-static int32_t answer_text(glm_session *s, const struct stream_event *ev)
+/* What the stop rules let through of it. */
+int32_t turn_answer(glm_session *s, const char *text, size_t size)
 {
     struct turn *t = &s->turn;
-    if (!t->stop)
-        return text_piece(s, &t->text, GLM_EVENT_TEXT, ev);
-    buf_clear(&t->ready);
-    t->ruled = text_stop_put(t->stop, ev->text, ev->text_size, &t->ready);
+    struct buf *ready = &t->ready;
+    buf_clear(ready);
+    if (t->stop)
+        t->ruled = text_stop_put(t->stop, text, size, ready);
+    else
+        buf_put(ready, text, size);
     t->stopped |= t->ruled;
     return ready_text(s);
 }
@@ -329,7 +340,7 @@ static int32_t deliver(glm_session *s, const struct stream_event *ev)
     struct turn *t = &s->turn;
     switch (ev->type) {
     case STREAM_REASONING: return text_piece(s, &t->reasoning, GLM_EVENT_REASONING, ev);
-    case STREAM_TEXT: return answer_text(s, ev);
+    case STREAM_TEXT: return turn_answer(s, ev->text, ev->text_size);
     case STREAM_CALL_BEGIN: return call_begin(s, ev);
     case STREAM_CALL_DELTA:
         return event_text(s, GLM_EVENT_TOOL_CALL_DELTA, ev->text, ev->text_size, t->call[t->n_call - 1].id);
@@ -405,7 +416,7 @@ static int32_t end_turn(glm_session *s, uint32_t reason, glm_error *err)
         s->state = SESSION_TOOLS;
     } else {
         s->state = SESSION_IDLE;
-        t->active = false;
+        t->active = t->infill = false;
         drop_calls(s);
     }
     return GLM_OK;
@@ -450,15 +461,26 @@ static int32_t end_with_calls(glm_session *s, glm_error *err)
     return rc ? rc : turn_begin(s, err);
 }
 
+static int32_t end_code(glm_session *s, uint32_t reason, glm_error *err)
+{
+    if (answer_end(s))
+        return err_nomem(err, "the code");
+    return end_turn(s, s->turn.ruled ? GLM_END_STOP : reason, err);
+}
+
 /* reason: STOP, or the limit that cut the message short. A stop rule may apply to the last of the text even then. */
 static int32_t end_message(glm_session *s, uint32_t reason, glm_error *err)
 {
     struct turn *t = &s->turn;
     struct stream_sink sink = { s, on_stream };
-    bool limit = reason != GLM_END_STOP, whole = !(limit && stream_drop_partial(t->stream));
+    bool limit = reason != GLM_END_STOP, whole;
     enum stream_finish finish;
-    int32_t rc = stream_end(t->stream, limit, &sink, &finish, err);
+    int32_t rc;
 
+    if (t->infill)
+        return end_code(s, reason, err);
+    whole = !(limit && stream_drop_partial(t->stream));
+    rc = stream_end(t->stream, limit, &sink, &finish, err);
     if (!rc && answer_end(s))
         rc = err_nomem(err, "the answer's text");
     if (rc)
@@ -492,7 +514,7 @@ static int32_t take(glm_session *s, int32_t id, glm_error *err)
 {
     struct turn *t = &s->turn;
     struct stream_sink sink = { s, on_stream };
-    bool thinking = stream_in_reasoning(t->stream);
+    bool thinking = !t->infill && stream_in_reasoning(t->stream);
     uint64_t length;
     uint32_t period;
     int32_t rc = GLM_OK;
@@ -500,11 +522,11 @@ static int32_t take(glm_session *s, int32_t id, glm_error *err)
     if (is_eos(s->model, id))
         t->stopped = true;
     else
-        rc = stream_put(t->stream, id, &sink, err);
+        rc = t->infill ? infill_put(s, id, err) : stream_put(t->stream, id, &sink, err);
+    t->thought |= !t->infill && stream_in_reasoning(t->stream);
     thinking = thinking && !t->stopped && stream_in_reasoning(t->stream);
     *(thinking ? &t->n_think : &t->n_answer) += 1;
     t->n_thought += thinking;
-    t->thought |= stream_in_reasoning(t->stream);
     t->n_left--;
     if (!t->stopped)
         ids_put(&s->queue, id);
@@ -615,7 +637,7 @@ int32_t turn_cancel(glm_session *s, glm_error *err)
 
     if (s->state == SESSION_TOOLS) {
         rc = keep_answered(s, err);
-    } else if (t->active) {
+    } else if (t->active && !t->infill) {
         drop_incomplete(t);
         if (t->text.size || any_answered(t)) {
             rc = append_message(s, !stream_in_reasoning(t->stream), false, err);
@@ -623,14 +645,18 @@ int32_t turn_cancel(glm_session *s, glm_error *err)
                 rc = keep_answered(s, err);
         }
     }
-    return rc ? rc : end_turn(s, GLM_END_CANCELLED, err);
+    if (rc)
+        return rc;
+    if (s->state == SESSION_IDLE)
+        s->infill.pending = false;
+    return end_turn(s, GLM_END_CANCELLED, err);
 }
 
 void turn_abort(glm_session *s)
 {
     tokens_drop_queue(s);
     drop_calls(s);
-    s->turn.active = false;
+    s->turn.active = s->turn.infill = false;
     s->state = SESSION_IDLE;
 }
 
