@@ -66,6 +66,7 @@ void events_recycle(struct events *q);               /* nothing points into it a
 bool events_copy(struct events *to, const struct events *from); /* what is not delivered, into an empty queue */
 void events_clear(struct events *q);
 void events_cut(struct events *q, size_t n, size_t bytes); /* back to an earlier length */
+bool events_reserve(struct events *q, size_t n, size_t bytes); /* room for n more; false: out of memory */
 
 /* ---- conversation (messages.c) ------------------------------------------------------------------- */
 
@@ -125,6 +126,28 @@ struct toolset {
 };
 void toolset_drop(struct toolset *t); /* NULL is fine */
 
+/* ---- code (infill.c) --------------------------------------------------------------------------------- */
+
+struct infill_file {
+    char *path;
+    struct ids ids;              /* what the prompt shows of it */
+};
+struct infill {
+    struct mem *mem;
+    struct infill_file *file;
+    size_t n_file, capacity;
+    bool pending;                /* the next step begins the turn */
+    struct ids prompt;
+    struct buf line;             /* the line that the code goes on with, as far as its indentation shows */
+    struct tok_decoder decoder;
+    struct buf decoded;
+};
+void infill_init(struct infill *v, struct mem *m);
+void infill_free(struct infill *v);
+int32_t infill_copy(struct infill *to, const struct infill *from, glm_error *err); /* into an empty one */
+int32_t infill_begin(glm_session *s, uint64_t *n_left, glm_error *err);
+int32_t infill_put(glm_session *s, int32_t id, glm_error *err); /* a token of the code */
+
 /* A call that the model made in the current turn. */
 struct call {
     uint64_t id;
@@ -146,14 +169,22 @@ enum session_state {
 
 struct turn {
     glm_turn_options opt;        /* frozen at the turn's first step */
+    void *opt_block;             /* what its pointers point into */
     struct sample_options sample;
+    struct ids close;            /* tokens that end a thought early: the closing phrase and </think> */
+    struct text_stop *stop;      /* NULL: no rules */
+    struct buf ready;            /* text that has passed them */
+    struct text_loop loop;
     bool active;                 /* between the first step and the turn's end */
-    bool stopped;                /* the model has ended its message */
-    uint64_t n_left;             /* tokens that may still be sampled */
+    bool infill;                 /* it writes code */
+    bool stopped;                /* the model has ended its message, or a stop rule has */
+    bool ruled;                  /* it was a stop rule: nothing more of the message is delivered */
+    bool thought;                /* the message has, or had, one */
+    uint64_t n_thought;          /* tokens of it */
+    uint64_t n_left;             /* tokens that may still be generated */
     uint64_t n_prompt, n_reused, n_think, n_answer;
     uint64_t prefill_ns, decode_ns;
     size_t body;                 /* position of the message's first token, behind <|assistant|> */
-    int32_t last;                /* token sampled last */
     /* of the message being generated */
     struct buf reasoning, text, calls; /* calls: a JSON array without its end */
     struct call *call;
@@ -166,12 +197,14 @@ struct glm_session {
     glm_model *model;
     atomic_flag busy;
     atomic_bool cancel;
+    atomic_bool end_thought;     /* the host wants the thought closed */
     uint32_t n_ctx, overflow;
     enum session_state state;
     struct messages messages;
     size_t first_message;        /* prompts begin here, behind the leading system messages: older turns were let go */
     struct toolset *tools;       /* NULL: none declared */
     glm_turn_options options;    /* of turns to come */
+    void *options_block;         /* what their pointers point into */
     uint64_t next_call;
     struct kv kv;
     struct ids past;             /* tokens whose keys and values are in the cache */
@@ -189,9 +222,12 @@ struct glm_session {
     bool has_logits;             /* the pass holds those of the last position in the cache */
     struct sampler *sampler;
     struct turn turn;
+    struct infill infill;
     struct events events;
     glm_stats stats;
 };
+
+int32_t session_check_idle(const glm_session *s, glm_error *err); /* the conversation may be changed between turns only */
 
 /* turn.c */
 int32_t turn_begin(glm_session *s, glm_error *err);
@@ -200,12 +236,35 @@ int32_t turn_token(glm_session *s, int32_t id, glm_error *err);
 uint64_t turn_common(glm_session *s);
 int32_t turn_cancel(glm_session *s, glm_error *err);
 int32_t turn_open_stream(glm_session *s, struct stream **out, glm_error *err); /* for the turn's next message */
-int32_t turn_reserve_text(struct turn *t, glm_error *err); /* empties the turn's text and makes room */
+int32_t turn_reserve_text(glm_session *s, glm_error *err); /* empties the turn's text and makes room */
+int32_t turn_check_length(const glm_session *s, uint64_t n_prompt, bool first, uint64_t *n_left, glm_error *err);
+int32_t turn_queue(glm_session *s, const struct prompt *p, uint64_t n_left, glm_error *err); /* takes the turn's memory */
+int32_t turn_answer(glm_session *s, const char *text, size_t size); /* more of the answer; GLM_ENOMEM without a record */
+uint64_t turn_pass_rows(const glm_session *s, uint64_t n); /* rows of a pass for a turn with n new tokens */
 void turn_abort(glm_session *s);       /* after a failed step: the message being generated is dropped */
 bool turn_due(const glm_session *s);   /* the conversation waits for an answer */
 void turn_free(glm_session *s);
-int32_t turn_sample_options(const glm_session *s, struct sample_options *out, glm_error *err);
+/* Known tokens instead of sampled ones, in order: as if they had been sampled, but they are computed in one pass. Fewer where
+ * they end the message. turn_settle follows. */
+int32_t turn_force(glm_session *s, const int32_t *ids, size_t n, glm_error *err);
+/* Where the message stands after its tokens so far: ended, at a limit, at the end of its thought, or to be gone on with. */
+int32_t turn_settle(glm_session *s, glm_error *err);
+bool turn_expired(const glm_session *s);             /* the turn's computing time is used up */
+int32_t turn_expire(glm_session *s, glm_error *err); /* ends it for that */
+uint64_t turn_deadline(const glm_session *s, uint64_t now, uint64_t deadline); /* the earlier of the step's and the turn's */
 int32_t turn_results(glm_session *s, glm_error *err); /* all calls answered: results become messages */
+
+/* think.c */
+bool think_due(const glm_session *s);                /* the thought is to be closed before anything is sampled */
+int32_t think_close(glm_session *s, glm_error *err); /* queues what closes it; n_left 0: there is no room for that */
+
+/* options.c */
+glm_turn_options turn_options_default(void);
+/* A copy that owns what it points to: *block, freed with mem_free; NULL where there is nothing. */
+int32_t turn_options_copy(struct mem *m, const glm_turn_options *from, glm_turn_options *to, void **block, glm_error *err);
+int32_t turn_freeze(glm_session *s, glm_error *err); /* the turn's own options, and what follows from them */
+int32_t turn_copy_rules(struct mem *m, struct turn *to, const struct turn *from, glm_error *err); /* what turn_freeze made */
+int32_t turn_sample_options(const glm_session *s, struct sample_options *out, glm_error *err);
 
 /* tokens.c */
 /* What it takes to compute n_new tokens from position `from` on, and more up to position n_pos. */

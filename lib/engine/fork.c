@@ -93,6 +93,11 @@ static int32_t copy_turn(glm_session *to, const glm_session *from, glm_error *er
     t->reasoning = fresh.reasoning;
     t->text = fresh.text;
     t->calls = fresh.calls;
+    t->ready = fresh.ready;
+    t->close = fresh.close;
+    t->opt = fresh.opt;
+    t->opt_block = NULL;
+    t->stop = NULL;
     t->call = NULL;
     t->n_call = t->call_capacity = 0;
     t->stream = NULL;
@@ -103,12 +108,14 @@ static int32_t copy_turn(glm_session *to, const glm_session *from, glm_error *er
         memcpy(t->mask, f->mask, words * sizeof *t->mask);
     if (!f->active)
         return GLM_OK;
-    rc = turn_reserve_text(t, err);
+    rc = turn_copy_rules(&to->model->mem, t, f, err);
+    if (!rc)
+        rc = turn_reserve_text(to, err);
     if (!rc && !(copy_buf(&t->reasoning, &f->reasoning) && copy_buf(&t->text, &f->text) && copy_buf(&t->calls, &f->calls)))
         rc = err_nomem(err, "the answer's text");
     if (!rc)
         rc = copy_calls(to, from, err);
-    if (!rc && (from->state == SESSION_PREFILL || from->state == SESSION_DECODE))
+    if (!rc && !f->infill && (from->state == SESSION_PREFILL || from->state == SESSION_DECODE))
         rc = copy_stream(to, from, err);
     return rc;
 }
@@ -121,7 +128,7 @@ static int32_t reserve_rest(glm_session *to, const glm_session *from, glm_error 
     if (from->state == SESSION_PREFILL || from->state == SESSION_DECODE)
         n_pos += to->turn.n_left;
     if (left)
-        return tokens_reserve(to, to->past.n, left, n_pos, to->feed_rows, err);
+        return tokens_reserve(to, to->past.n, turn_pass_rows(to, left), n_pos, to->feed_rows, err);
     if (from->sampler)
         return sampler_open(&to->model->mem, to->model->info.n_vocab, &to->sampler, err);
     return GLM_OK;
@@ -129,9 +136,10 @@ static int32_t reserve_rest(glm_session *to, const glm_session *from, glm_error 
 
 static int32_t copy_session(glm_session *to, const glm_session *from, glm_error *err)
 {
-    int32_t rc;
+    int32_t rc = turn_options_copy(&to->model->mem, &from->options, &to->options, &to->options_block, err);
 
-    to->options = from->options;
+    if (rc)
+        return rc;
     to->next_call = from->next_call;
     to->first_message = from->first_message;
     to->tools = from->tools;
@@ -146,6 +154,8 @@ static int32_t copy_session(glm_session *to, const glm_session *from, glm_error 
         rc = copy_rows(to, from, err);
     if (!rc)
         rc = copy_turn(to, from, err);
+    if (!rc)
+        rc = infill_copy(&to->infill, &from->infill, err);
     if (!rc)
         rc = reserve_rest(to, from, err);
     if (!rc && !events_copy(&to->events, &from->events))
@@ -171,6 +181,7 @@ int32_t session_fork(glm_session *s, glm_session **out, glm_error *err)
         return rc;
     }
     atomic_store(&to->cancel, atomic_load(&s->cancel));
+    atomic_store(&to->end_thought, atomic_load(&s->end_thought));
     *out = to;
     return GLM_OK;
 }

@@ -24,7 +24,10 @@ static int32_t ready_event(glm_session *s, glm_error *err)
 
 static int32_t sample_next(glm_session *s, glm_error *err)
 {
-    int32_t id, rc = tokens_draw(s, &s->turn.sample, s->turn.mask, &id, err);
+    int32_t id, rc;
+    if (think_due(s))
+        return turn_settle(s, err);
+    rc = tokens_draw(s, &s->turn.sample, s->turn.mask, &id, err);
     return rc ? rc : turn_token(s, id, err);
 }
 
@@ -39,19 +42,30 @@ static int32_t chunk_done(glm_session *s, glm_error *err)
     case SESSION_PREFILL:
         rc = prefill_event(s, err);
         return rc || more ? rc : sample_next(s, err);
-    default: return sample_next(s, err);
+    default: return more ? GLM_OK : sample_next(s, err);
     }
+}
+
+static void count_time(uint64_t *spent, uint64_t *since)
+{
+    uint64_t now = os_now_ns();
+    *spent += now - *since;
+    *since = now;
 }
 
 static int32_t compute(glm_session *s, uint64_t deadline, glm_error *err)
 {
-    uint64_t begin = os_now_ns();
-    bool prefill = s->state == SESSION_PREFILL, done;
-    int32_t rc = tokens_run(s, deadline, &done, err);
+    uint64_t since = os_now_ns();
+    uint64_t *spent = s->state == SESSION_PREFILL ? &s->turn.prefill_ns : &s->turn.decode_ns;
+    bool done;
+    int32_t rc = tokens_run(s, turn_deadline(s, since, deadline), &done, err);
 
+    count_time(spent, &since);
     if (!rc && done)
         rc = chunk_done(s, err);
-    *(prefill ? &s->turn.prefill_ns : &s->turn.decode_ns) += os_now_ns() - begin;
+    if (!rc && turn_expired(s))
+        rc = turn_expire(s, err);
+    count_time(spent, &since);
     return rc;
 }
 
