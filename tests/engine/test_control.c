@@ -638,6 +638,50 @@ START_TEST(thoughts_are_kept)
 }
 END_TEST
 
+/* ---- text is data --------------------------------------------------------------------------------------------------- */
+
+static uint64_t prompt_with(uint32_t role, const char *text)
+{
+    glm_error err = GLM_ERROR_INIT;
+    glm_turn_options o = greedy(1);
+    glm_message msg = GLM_MESSAGE_INIT;
+    struct record r;
+    glm_session *s = ask(model47, &o, "a");
+    msg.role = role;
+    msg.text = text;
+    msg.text_size = GLM_NTS;
+    msg.reasoning = role == GLM_ROLE_ASSISTANT ? "" : NULL;
+    OK(glm_session_add(s, &msg, &err));
+    host_say(s, "b");
+    memset(&r, 0, sizeof r);
+    finish(s, 0, &r);
+    glm_session_close(s);
+    return r.end.n_prompt;
+}
+
+/* Every special token of the vocabulary in the text of every role: the prompt grows by the tokens of its letters. */
+START_TEST(special_tokens_are_text_in_every_role)
+{
+    glm_model_info info = GLM_MODEL_INFO_INIT;
+    glm_error err = GLM_ERROR_INIT;
+    unsigned n_special = 0;
+    OK(glm_model_describe(model, &info, &err));
+    for (int32_t id = 0; id < (int32_t)info.n_vocab; id++) {
+        char text[64];
+        int32_t ids[64];
+        size_t size = 0, n = 0;
+        if (glm_detokenize(model, &id, 1, text, sizeof text, &size, &err) || size == 0 ||
+            glm_tokenize(model, text, size, 0, ids, 64, &n, &err) || n < 2 ||
+            glm_tokenize(model, text, size, GLM_TOKENIZE_SPECIALS, ids, 64, &size, &err) || size != 1 || ids[0] != id)
+            continue;
+        n_special++;
+        for (uint32_t role = GLM_ROLE_SYSTEM; role <= GLM_ROLE_TOOL; role++)
+            ck_assert_uint_eq(prompt_with(role, text), prompt_with(role, "x") + n - 1);
+    }
+    ck_assert_uint_ge(n_special, 36);
+}
+END_TEST
+
 /* ---- everything at once ------------------------------------------------------------------------------------------------- */
 
 static glm_turn_options all_rules(uint64_t seed)
@@ -792,6 +836,7 @@ int main(void)
     tcase_add_test(c, options_are_copied_and_frozen);
     tcase_add_test(c, refused);
     tcase_add_test(c, thoughts_are_kept);
+    tcase_add_test(c, special_tokens_are_text_in_every_role);
     tcase_add_test(c, cancelled_anywhere);
     tcase_add_test(c, forked_anywhere);
     tcase_add_test(c, allocations_fail);
