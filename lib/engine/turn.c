@@ -6,6 +6,7 @@
 
 #define TEXT_RESERVE (64u << 10) /* of each text buffer, so that ordinary answers allocate nothing */
 #define EVENTS_RESERVE 64u
+#define STREAM_RESERVE 1024u
 
 /* ---- what may be sampled ------------------------------------------------------------------------------ */
 
@@ -122,8 +123,9 @@ static void drop_calls(glm_session *s)
 int32_t turn_open_stream(glm_session *s, struct stream **out, glm_error *err)
 {
     bool in_thought = s->model->family == CHAT_47 && s->turn.opt.thinking != GLM_THINK_OFF;
-    return stream_open(&s->model->mem, s->model->tok, s->tools ? s->tools->types : NULL, s->model->family, in_thought, out,
-        err);
+    int32_t rc = stream_open(&s->model->mem, s->model->tok, s->tools ? s->tools->types : NULL, s->model->family, in_thought,
+        out, err);
+    return rc ? rc : stream_reserve(*out, STREAM_RESERVE, err);
 }
 
 /* A thought's end is one pass, too: the last token and what closes it. */

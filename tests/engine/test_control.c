@@ -287,7 +287,7 @@ static void step_to(glm_session *s, struct record *r, uint64_t budget_ns, unsign
 START_TEST(ended_at_any_step)
 {
     unsigned n_cut = 0, n_late = 0;
-    for (unsigned n = 1; n < 400; n += 3) {
+    for (unsigned n = 1;; n += n < 100 ? 9 : 170) {
         glm_turn_options o = greedy(300);
         glm_error err = GLM_ERROR_INIT;
         struct record r;
@@ -295,7 +295,7 @@ START_TEST(ended_at_any_step)
         o.think_close = "Stop.";
         glm_session *s = ask(model, &o, sum);
         memset(&r, 0, sizeof r);
-        step_to(s, &r, 50000, n);
+        step_to(s, &r, 1, n); /* a unit of work each */
         if (r.end.type == GLM_EVENT_TURN_END) {
             glm_session_close(s);
             break;
@@ -321,6 +321,7 @@ START_TEST(ended_at_any_step)
         ck_assert_uint_eq(r.n_cut, 0);
         glm_session_close(s);
     }
+    printf("ended %u thoughts, came too late for %u\n", n_cut, n_late);
     ck_assert_uint_gt(n_cut, 5);
     ck_assert_uint_gt(n_late, 1);
 }
@@ -350,39 +351,45 @@ END_TEST
 
 START_TEST(time_runs_out)
 {
-    static const uint64_t most[] = { 1, 300000, 2000000, 8000000, 20000000 };
+    static const char question[] = "What is 123 + 456?";
     static const uint64_t steps[] = { 0, 200000 };
-    unsigned n_early = 0, n_late = 0;
-    for (int i = 0; i < 5; i++)
-        for (int k = 0; k < 2; k++) {
-            glm_event ev = GLM_EVENT_INIT;
-            glm_error err = GLM_ERROR_INIT;
-            glm_turn_options o = greedy(2000);
-            struct record r;
-            glm_session *s;
-            o.max_ns = most[i];
-            s = ask(model, &o, "What is 123 + 456?");
-            memset(&r, 0, sizeof r);
-            finish(s, steps[k], &r);
-            if (r.end.end_reason == GLM_END_TIME) {
-                ck_assert_uint_ge(r.end.prefill_ns + r.end.decode_ns, most[i]);
-                *(r.end.n_think + r.end.n_answer ? &n_late : &n_early) += 1;
-            } else {
-                ck_assert_uint_eq(r.end.end_reason, GLM_END_STOP);
-                ck_assert_uint_lt(r.end.prefill_ns + r.end.decode_ns, most[i]);
-            }
-            if (r.end.n_think + r.end.n_answer) /* the message is there: nothing to do */
-                ck_assert_int_eq(glm_session_step(s, NULL, &ev, &err), GLM_ESTATE);
-            o.max_ns = 0;
-            OK(glm_session_turn(s, &o, &err));
-            host_say(s, "Hello!");
-            memset(&r, 0, sizeof r);
-            finish(s, 0, &r);
+    glm_turn_options o = greedy(2000);
+    struct record whole = answer(model, &o, question, 0);
+    uint64_t prefill = whole.end.prefill_ns, decode = whole.end.decode_ns;
+    const uint64_t most[] = { 1, prefill / 2 + 1, prefill + decode / 4, prefill + decode / 2, 1000 * (prefill + decode) };
+    unsigned n_early = 0, n_late = 0, n_whole = 0;
+    for (int i = 0; i < 10; i++) {
+        glm_event ev = GLM_EVENT_INIT;
+        glm_error err = GLM_ERROR_INIT;
+        struct record r;
+        glm_session *s;
+        o.max_ns = most[i / 2];
+        s = ask(model, &o, question);
+        memset(&r, 0, sizeof r);
+        finish(s, steps[i % 2], &r);
+        if (r.end.end_reason == GLM_END_TIME) {
+            ck_assert_uint_ge(r.end.prefill_ns + r.end.decode_ns, o.max_ns);
+            ck_assert(!memcmp(r.thought, whole.thought, r.n_thought) && !memcmp(r.text, whole.text, r.n_text));
+            *(r.end.n_think + r.end.n_answer ? &n_late : &n_early) += 1;
+        } else {
             ck_assert_uint_eq(r.end.end_reason, GLM_END_STOP);
-            glm_session_close(s);
+            same(&r, &whole);
+            n_whole++;
         }
+        if (r.end.n_think + r.end.n_answer) /* the message is there: nothing to do */
+            ck_assert_int_eq(glm_session_step(s, NULL, &ev, &err), GLM_ESTATE);
+        o.max_ns = 0;
+        OK(glm_session_turn(s, &o, &err));
+        host_say(s, "Hello!");
+        memset(&r, 0, sizeof r);
+        finish(s, 0, &r);
+        ck_assert_uint_eq(r.end.end_reason, GLM_END_STOP);
+        glm_session_close(s);
+    }
+    printf("out of time %u times in the prompt, %u times later\n", n_early, n_late);
     ck_assert_uint_gt(n_early, 0);
     ck_assert_uint_gt(n_late, 0);
+    ck_assert_uint_gt(n_whole, 1);
 }
 END_TEST
 
@@ -809,6 +816,35 @@ START_TEST(allocations_fail)
 }
 END_TEST
 
+/* A turn's first step takes all memory: with budgets, rules, forced tokens and events there is nothing left to ask for. */
+START_TEST(later_steps_allocate_nothing)
+{
+    struct failing_alloc f;
+    glm_error err = GLM_ERROR_INIT;
+    glm_model_options mo = GLM_MODEL_OPTIONS_INIT;
+    glm_model *m = NULL;
+    failing_init(&f, 0, FAIL_ONCE);
+    const glm_allocator hook = failing_hook(&f);
+    mo.allocator = &hook;
+    OK(glm_model_open(getenv("GLM_TEST_MODEL"), &mo, &m, &err));
+    for (uint64_t seed = 0; seed < 6; seed++) {
+        glm_turn_options o = all_rules(seed);
+        glm_session *s;
+        struct record r;
+        uint64_t n_alloc;
+        o.max_tokens = 100;
+        s = ask(m, &o, sum);
+        memset(&r, 0, sizeof r);
+        step_to(s, &r, 1, 1);
+        n_alloc = f.n_alloc;
+        finish(s, 200000, &r);
+        ck_assert_uint_le(f.n_alloc - n_alloc, 4); /* the message that joins the conversation at the end */
+        glm_session_close(s);
+    }
+    glm_model_close(m);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("control");
@@ -840,6 +876,7 @@ int main(void)
     tcase_add_test(c, cancelled_anywhere);
     tcase_add_test(c, forked_anywhere);
     tcase_add_test(c, allocations_fail);
+    tcase_add_test(c, later_steps_allocate_nothing);
     suite_add_tcase(suite, c);
     srunner_run_all(r, CK_NORMAL);
     n_failed = srunner_ntests_failed(r);
