@@ -229,30 +229,33 @@ struct glm_session {
 
 int32_t session_check_idle(const glm_session *s, glm_error *err); /* the conversation may be changed between turns only */
 
-/* turn.c */
-int32_t turn_begin(glm_session *s, glm_error *err);
-/* A sampled token becomes events, and at the message's end messages. */
-int32_t turn_token(glm_session *s, int32_t id, glm_error *err);
+/* begin.c */
+int32_t turn_begin(glm_session *s, glm_error *err); /* the turn, or its next message */
+bool turn_due(const glm_session *s);   /* the conversation waits for an answer, or code is to be written */
 uint64_t turn_common(glm_session *s);
-int32_t turn_cancel(glm_session *s, glm_error *err);
-int32_t turn_open_stream(glm_session *s, struct stream **out, glm_error *err); /* for the turn's next message */
-int32_t turn_reserve_text(glm_session *s, glm_error *err); /* empties the turn's text and makes room */
 int32_t turn_check_length(const glm_session *s, uint64_t n_prompt, bool first, uint64_t *n_left, glm_error *err);
 int32_t turn_queue(glm_session *s, const struct prompt *p, uint64_t n_left, glm_error *err); /* takes the turn's memory */
-int32_t turn_answer(glm_session *s, const char *text, size_t size); /* more of the answer; GLM_ENOMEM without a record */
+int32_t turn_open_stream(glm_session *s, struct stream **out, glm_error *err); /* for the turn's next message */
+int32_t turn_reserve_text(glm_session *s, glm_error *err); /* empties the turn's text and makes room */
 uint64_t turn_pass_rows(const glm_session *s, uint64_t n); /* rows of a pass for a turn with n new tokens */
-void turn_abort(glm_session *s);       /* after a failed step: the message being generated is dropped */
-bool turn_due(const glm_session *s);   /* the conversation waits for an answer */
-void turn_free(glm_session *s);
+
+/* turn.c */
+/* A sampled token becomes events, and at the message's end messages. */
+int32_t turn_token(glm_session *s, int32_t id, glm_error *err);
 /* Known tokens instead of sampled ones, in order: as if they had been sampled, but they are computed in one pass. Fewer where
  * they end the message. turn_settle follows. */
 int32_t turn_force(glm_session *s, const int32_t *ids, size_t n, glm_error *err);
 /* Where the message stands after its tokens so far: ended, at a limit, at the end of its thought, or to be gone on with. */
 int32_t turn_settle(glm_session *s, glm_error *err);
+int32_t turn_answer(glm_session *s, const char *text, size_t size); /* more of the answer; GLM_ENOMEM without a record */
 bool turn_expired(const glm_session *s);             /* the turn's computing time is used up */
 int32_t turn_expire(glm_session *s, glm_error *err); /* ends it for that */
 uint64_t turn_deadline(const glm_session *s, uint64_t now, uint64_t deadline); /* the earlier of the step's and the turn's */
 int32_t turn_results(glm_session *s, glm_error *err); /* all calls answered: results become messages */
+int32_t turn_cancel(glm_session *s, glm_error *err);
+void turn_abort(glm_session *s);       /* after a failed step: the message being generated is dropped */
+void turn_drop_calls(glm_session *s);
+void turn_free(glm_session *s);
 
 /* think.c */
 bool think_due(const glm_session *s);                /* the thought is to be closed before anything is sampled */
