@@ -19,25 +19,43 @@ static int32_t from_end(const glm_session *s, size_t i)
     return i < s->queue.n ? s->queue.id[s->queue.n - 1 - i] : s->past.id[s->past.n - 1 - (i - s->queue.n)];
 }
 
-static bool is_continuation(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
-
-/* Tokens from the end that hold the last n_partial bytes and begin with a whole character; *size: their bytes. */
-static size_t tokens_back(const glm_session *s, size_t n_partial, size_t *size)
+static size_t bytes_from_end(const glm_session *s, size_t i)
 {
-    size_t n = 0;
-    *size = 0;
-    while (n < s->turn.n_thought) {
-        size_t n_byte;
-        const char *bytes = tok_bytes(s->model->tok, from_end(s, n), &n_byte);
-        n++;
-        *size += n_byte;
-        if (*size >= n_partial && n_byte && !is_continuation(bytes[0]))
-            break;
-    }
-    return n;
+    size_t size;
+    tok_bytes(s->model->tok, from_end(s, i), &size);
+    return size;
 }
 
-static void forget(glm_session *s, size_t n)
+/* Whether the i-th token from the end begins inside a character. */
+static bool begins_inside(const glm_session *s, size_t i)
+{
+    size_t size;
+    const char *bytes = tok_bytes(s->model->tok, from_end(s, i), &size);
+    return size && ((unsigned char)bytes[0] & 0xc0) == 0x80;
+}
+
+/* Tokens from the end that hold the last n_partial bytes, and where such a token ends another character, those that this
+ * one began in; *size: their bytes. */
+static size_t tokens_back(const glm_session *s, size_t n_partial, size_t *size)
+{
+    size_t n = 0, n_most = s->turn.n_thought, n_least, least;
+
+    *size = 0;
+    do
+        *size += bytes_from_end(s, n++);
+    while (*size < n_partial && n < n_most);
+    n_least = n;
+    least = *size;
+    while (begins_inside(s, n - 1) && n < n_most && n < n_least + 3)
+        *size += bytes_from_end(s, n++);
+    if (!begins_inside(s, n - 1))
+        return n;
+    *size = least; /* ill-formed text: there is no beginning */
+    return n_least;
+}
+
+/* Their positions will be written again, and a fork may share the page of some. */
+static int32_t forget(glm_session *s, size_t n, glm_error *err)
 {
     struct turn *t = &s->turn;
     size_t queued = n < s->queue.n ? n : s->queue.n;
@@ -48,6 +66,7 @@ static void forget(glm_session *s, size_t n)
     s->queue.n -= queued;
     if (n > queued)
         tokens_truncate(s, s->past.n - (n - queued));
+    return kv_reserve(&s->kv, s->past.n, (uint64_t)s->kv.seq.n_page * KV_PAGE_ROWS, err);
 }
 
 /* A character that the thought ends in the middle of is taken back, token by token. What else those tokens held has been
@@ -71,7 +90,9 @@ static int32_t drop_partial(glm_session *s, glm_error *err)
     }
     if (t->ready.failed)
         return err_nomem(err, "the end of a thought");
-    forget(s, n);
+    rc = forget(s, n, err);
+    if (rc)
+        return rc;
     size = utf8_valid_prefix(t->ready.data, size > n_partial ? size - n_partial : 0);
     ids_init(&rest, &s->model->mem);
     rc = tok_encode(tok, t->ready.data, size, 0, &rest, err);
