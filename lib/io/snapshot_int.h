@@ -17,9 +17,10 @@ enum {
     HEAD_FINGERPRINT = 24,
     HEAD_KV_TYPE = 56,
     HEAD_N_CTX = 60,
-    HEAD_ACTIVATIONS = 64,
+    HEAD_INT8 = 64,
     HEAD_N_SECTION = 68,
-    HEAD_SECTIONS = 72,      /* each: kind from 1, bytes of a number, u64 bytes */
+    HEAD_WEIGHTS = 72,
+    HEAD_SECTIONS = 80,      /* each: kind from 1, bytes of a number, u64 bytes */
     HEAD_MODEL = HEAD_SECTIONS + 16 * SNAP_SECTION_COUNT,
     HEAD_SUM = HEAD_MODEL + SNAP_MODEL_MAX, /* of the bytes behind the prefix, seeded with its sum */
     HEAD_BYTES = HEAD_SUM + 8

@@ -98,7 +98,8 @@ static int32_t read_head(struct snap_reader *r, glm_error *err)
     memcpy(h->model, at + HEAD_MODEL, SNAP_MODEL_MAX - 1);
     h->kv_type = get_le32(at + HEAD_KV_TYPE);
     h->n_ctx = get_le32(at + HEAD_N_CTX);
-    h->activations = get_le32(at + HEAD_ACTIVATIONS);
+    h->int8 = get_le32(at + HEAD_INT8);
+    h->weights = get_le64(at + HEAD_WEIGHTS);
     return GLM_OK;
 }
 
@@ -167,7 +168,7 @@ static int32_t read_block(struct snap_reader *r, uint8_t *to, size_t n, glm_erro
 {
     uint64_t before = r->sum, offset;
     uint8_t head[BLOCK_HEAD_BYTES], *place;
-    uint32_t stored;
+    uint32_t stored = 0;
     size_t size;
     int32_t rc = read_block_head(r, head, n, &stored, err);
 
