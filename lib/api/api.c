@@ -461,6 +461,69 @@ GLM_API int32_t GLM_CALL glm_session_stats(glm_session *s, glm_stats *out, glm_e
     return GLM_OK;
 }
 
+/* ---- snapshots ------------------------------------------------------------------------------------------------------- */
+
+static int32_t take_stream(glm_stream *to, const glm_stream *from, bool writing, glm_error *err)
+{
+    const char *name = writing ? "to" : "from";
+    int32_t rc;
+
+    memset(to, 0, sizeof *to);
+    rc = from ? take_struct(to, sizeof *to, sizeof *to, from, "glm_stream", err) : null_argument(err, name);
+    if (!rc && to->reserved)
+        rc = err_set(err, GLM_EINVAL, to->reserved, "reserved", "must be 0");
+    if (!rc && (writing ? !to->write : !to->read))
+        rc = null_argument(err, writing ? "write" : "read");
+    return rc;
+}
+
+GLM_API int32_t GLM_CALL glm_session_save(glm_session *s, const char *path, glm_error *err)
+{
+    int32_t rc = path ? enter(s, err) : null_argument(err, "path");
+    return rc ? rc : leave(s, session_save(s, path, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_save_to(glm_session *s, const glm_stream *to, glm_error *err)
+{
+    glm_stream stream;
+    int32_t rc = take_stream(&stream, to, true, err);
+    if (!rc)
+        rc = enter(s, err);
+    return rc ? rc : leave(s, session_save_to(s, &stream, err));
+}
+
+static int32_t check_load(const glm_model *m, const glm_session_options *opt, glm_session **out, glm_session_options *o,
+    glm_error *err)
+{
+    int32_t rc;
+    if (!out)
+        return null_argument(err, "out");
+    *out = NULL;
+    rc = check_model(m, err);
+    return rc ? rc : take_session_options(o, opt, err);
+}
+
+GLM_API int32_t GLM_CALL glm_session_load(glm_model *m, const char *path, const glm_session_options *opt,
+    glm_session **out, glm_error *err)
+{
+    glm_session_options o;
+    int32_t rc = check_load(m, opt, out, &o, err);
+    if (!rc && !path)
+        rc = null_argument(err, "path");
+    return rc ? rc : session_load(m, path, &o, out, err);
+}
+
+GLM_API int32_t GLM_CALL glm_session_load_from(glm_model *m, const glm_stream *from, const glm_session_options *opt,
+    glm_session **out, glm_error *err)
+{
+    glm_session_options o;
+    glm_stream stream;
+    int32_t rc = check_load(m, opt, out, &o, err);
+    if (!rc)
+        rc = take_stream(&stream, from, false, err);
+    return rc ? rc : session_load_from(m, &stream, &o, out, err);
+}
+
 /* ---- tokens ------------------------------------------------------------------------------------------------------------ */
 
 GLM_API int32_t GLM_CALL glm_session_feed(glm_session *s, const int32_t *ids, size_t n, uint32_t rows, glm_error *err)

@@ -269,6 +269,21 @@ int32_t turn_freeze(glm_session *s, glm_error *err); /* the turn's own options, 
 int32_t turn_copy_rules(struct mem *m, struct turn *to, const struct turn *from, glm_error *err); /* what turn_freeze made */
 int32_t turn_sample_options(const glm_session *s, struct sample_options *out, glm_error *err);
 
+/* ---- what is saved of a session beside its tokens and its cache (saved.c) ------------------------------ */
+
+struct saved {
+    const char *at;              /* bytes of a snapshot's section */
+    size_t left;
+    bool bad;
+    uint64_t offset;             /* in the file, for errors */
+    const char *where;
+};
+void saved_put_session(const glm_session *s, struct buf *out); /* with the turn under way */
+void saved_put_messages(const struct messages *v, struct buf *out);
+/* Into a new session: messages first. GLM_EFORMAT for bytes that no session can have. */
+int32_t saved_take_messages(struct saved *in, glm_session *s, glm_error *err);
+int32_t saved_take_session(struct saved *in, glm_session *s, glm_error *err);
+
 /* tokens.c */
 /* What it takes to compute n_new tokens from position `from` on, and more up to position n_pos. */
 int32_t tokens_reserve(glm_session *s, uint64_t from, uint64_t n_new, uint64_t n_pos, uint32_t rows, glm_error *err);
