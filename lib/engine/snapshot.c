@@ -94,6 +94,14 @@ static int32_t model_head(glm_model *m, struct snap_head *h, glm_error *err)
     return sum_weights(m->net, &m->mem, &h->weights, err);
 }
 
+/* The trunk's layers lie first in a page. Nothing is kept of the layer that predicts further tokens: it may be blank. */
+static struct kv_shape saved_shape(const glm_model *m)
+{
+    struct kv_shape shape = net_kv_shape(m->net);
+    shape.n_layer = m->info.n_layer;
+    return shape;
+}
+
 static uint8_t kv_plane(uint32_t type) { return type == GLM_KV_F32 ? 4 : type == GLM_KV_BF16 ? 2 : 1; }
 
 /* ---- save -------------------------------------------------------------------------------------------------------- */
@@ -116,7 +124,7 @@ static int32_t collect(const glm_session *s, struct parts *p, glm_error *err)
 /* Only what `past` stands for: pages are taken for whole turns. */
 static int32_t put_cache(struct snap_writer *w, const glm_session *s, glm_error *err)
 {
-    struct kv_shape shape = net_kv_shape(s->model->net);
+    struct kv_shape shape = saved_shape(s->model);
     size_t offset, bytes;
     int32_t rc = GLM_OK;
 
@@ -131,7 +139,7 @@ static int32_t put_cache(struct snap_writer *w, const glm_session *s, glm_error 
 
 static int32_t write_all(glm_session *s, const struct snap_sink *to, const struct parts *p, glm_error *err)
 {
-    struct kv_shape shape = net_kv_shape(s->model->net);
+    struct kv_shape shape = saved_shape(s->model);
     struct snap_writer *w = NULL;
     struct snap_head h;
     int32_t rc = model_head(s->model, &h, err);
@@ -257,7 +265,7 @@ static int32_t check_model(const struct loading *l, glm_model *m, glm_error *err
 static int32_t check_sizes(struct loading *l, const glm_model *m, glm_error *err)
 {
     const struct snap_head *h = &l->head;
-    struct kv_shape shape = net_kv_shape(m->net);
+    struct kv_shape shape = saved_shape(m);
     uint64_t n = h->bytes[SNAP_TOKENS] / sizeof(int32_t), kv = 0;
     bool known = h->kv_type >= GLM_KV_F32 && h->kv_type <= GLM_KV_FP8;
 
@@ -357,7 +365,7 @@ static int32_t read_tokens(struct loading *l, glm_error *err)
 static int32_t read_cache(struct loading *l, glm_error *err)
 {
     struct kv *kv = &l->s->kv;
-    struct kv_shape shape = net_kv_shape(l->s->model->net);
+    struct kv_shape shape = saved_shape(l->s->model);
     size_t offset, bytes;
     int32_t rc = GLM_OK;
 
