@@ -11,11 +11,12 @@
 /* ---- what model is it? ------------------------------------------------------------------------------------------ */
 
 /* "air-q4_0.gguf (46 layers, width 4096, vocabulary 151552)": for people, so without its folder. */
-static void describe(const glm_model *m, char to[SNAP_MODEL_MAX])
+static int32_t describe(glm_model *m, char to[SNAP_MODEL_MAX], glm_error *err)
 {
     const char *path = ckpt_path(m->ckpt);
     size_t end = strlen(path), begin, size;
     struct buf b;
+    bool failed;
 
     while (end > 1 && path[end - 1] == '/')
         end--;
@@ -24,7 +25,7 @@ static void describe(const glm_model *m, char to[SNAP_MODEL_MAX])
     size = end - begin < 32 ? end - begin : 32;
     size = utf8_valid_prefix(path + begin, size);
     memset(to, 0, SNAP_MODEL_MAX);
-    buf_init(&b, &((glm_model *)(uintptr_t)m)->mem);
+    buf_init(&b, &m->mem);
     buf_put(&b, path + begin, size);
     buf_str(&b, " (");
     buf_u64(&b, m->info.n_layer);
@@ -35,7 +36,9 @@ static void describe(const glm_model *m, char to[SNAP_MODEL_MAX])
     buf_str(&b, ")");
     if (!b.failed)
         memcpy(to, b.data, b.size < SNAP_MODEL_MAX ? b.size : SNAP_MODEL_MAX - 1);
+    failed = b.failed;
     buf_free(&b);
+    return failed ? err_nomem(err, "the model's name") : GLM_OK;
 }
 
 static bool layer_int8(const struct net_layer *l)
@@ -84,9 +87,13 @@ static int32_t sum_weights(const struct net *n, struct mem *m, uint64_t *sum, gl
 
 static int32_t model_head(glm_model *m, struct snap_head *h, glm_error *err)
 {
+    int32_t rc;
+
     memset(h, 0, sizeof *h);
     memcpy(h->fingerprint, m->info.fingerprint, sizeof h->fingerprint);
-    describe(m, h->model);
+    rc = describe(m, h->model, err);
+    if (rc)
+        return rc;
     h->int8 = uses_int8(m->net);
     for (unsigned i = 0; i < SNAP_SECTION_COUNT; i++)
         h->plane[i] = 1;

@@ -207,13 +207,13 @@ static inline void snap_together(struct snap_parts *p, bool sized, struct snap_b
     for (unsigned i = 0; i < SNAP_N_SECTION; i++) {
         const struct snap_bytes *s = &p->section[i];
         size_t width = snap_get(p->head + SNAP_SECTION_AT + 16 * i + 4, 4);
+        if (width != 2 && width != 4)
+            width = 1;
         for (size_t at = 0, group = 0; at < s->size; at += group) {
             group = s->size - at < width * SNAP_BLOCK_BYTES ? s->size - at : width * SNAP_BLOCK_BYTES;
-            for (size_t k = 0; width && k < width; k++)
+            for (size_t k = 0; k < width; k++)
                 snap_add_block(to, i, index++, &sum, s->data + at + k * (group / width), (uint32_t)(group / width),
                     (uint32_t)(group / width));
-            if (!width)
-                break;
         }
     }
 }
