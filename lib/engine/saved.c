@@ -92,6 +92,18 @@ static const char *take_string(struct saved *in)
     return in->bad ? NULL : text;
 }
 
+static void put_ids(struct buf *b, const int32_t *ids, size_t n)
+{
+    put_u64(b, n);
+    for (size_t i = 0; i < n; i++)
+        put_u64(b, (uint32_t)ids[i]);
+}
+
+/* The number of ids that follow; each takes 8 bytes. */
+static size_t take_n_ids(struct saved *in) { return (size_t)take_most(in, in->left / 8); }
+
+static int32_t take_id(struct saved *in, const glm_session *s) { return (int32_t)take_most(in, s->model->info.n_vocab - 1); }
+
 static int32_t nonsense(const struct saved *in, const char *what, glm_error *err)
 {
     return err_set(err, GLM_EFORMAT, in->offset, in->where, "the snapshot's %s make no sense: it was not written by this "
@@ -273,11 +285,12 @@ static int32_t take_calls(struct saved *in, glm_session *s, glm_error *err)
 static int32_t take_turn(struct saved *in, glm_session *s, glm_error *err)
 {
     struct turn *t = &s->turn;
-    int32_t rc = use_options(in, s, err);
+    int32_t rc = s->model->tok ? use_options(in, s, err) : nonsense(in, "turn", err);
 
+    if (!rc)
+        rc = turn_freeze(s, err);
     if (rc)
         return rc;
-    t->opt = s->options;
     t->active = true;
     take_sample(in, &t->sample);
     t->n_left = take_most(in, s->model->info.n_ctx_train);
@@ -288,6 +301,75 @@ static int32_t take_turn(struct saved *in, glm_session *s, glm_error *err)
     t->prefill_ns = take_u64(in);
     t->decode_ns = take_u64(in);
     return in->bad ? nonsense(in, "turn", err) : take_calls(in, s, err);
+}
+
+/* ---- code to be filled in ------------------------------------------------------------------------------------------- */
+
+static void put_infill(struct buf *b, const struct infill *v)
+{
+    put_u64(b, v->n_file);
+    for (size_t i = 0; i < v->n_file; i++) {
+        put_string(b, v->file[i].path);
+        put_ids(b, v->file[i].ids.id, v->file[i].ids.n);
+    }
+    put_u64(b, v->pending);
+    if (!v->pending)
+        return;
+    put_ids(b, v->prompt.id, v->prompt.n);
+    put_text(b, v->line.data ? v->line.data : "", v->line.size);
+}
+
+static int32_t take_ids(struct saved *in, const glm_session *s, struct ids *out, glm_error *err)
+{
+    size_t n = take_n_ids(in);
+    for (size_t i = 0; i < n; i++)
+        ids_put(out, take_id(in, s));
+    return out->failed ? err_nomem(err, "token ids") : GLM_OK;
+}
+
+static int32_t take_file(struct saved *in, const glm_session *s, struct infill_file *f, glm_error *err)
+{
+    struct mem *m = s->infill.mem;
+    const char *path = take_string(in);
+
+    if (!path)
+        return nonsense(in, "files of context", err);
+    f->path = mem_alloc(m, strlen(path) + 1);
+    if (!f->path)
+        return err_nomem(err, "a file of context");
+    memcpy(f->path, path, strlen(path) + 1);
+    return take_ids(in, s, &f->ids, err);
+}
+
+static int32_t take_infill(struct saved *in, glm_session *s, glm_error *err)
+{
+    struct infill *v = &s->infill;
+    size_t n = (size_t)take_most(in, in->left / 16), size;
+    const char *line;
+    int32_t rc = GLM_OK;
+
+    if (n) {
+        v->file = mem_array(v->mem, n, sizeof *v->file);
+        v->capacity = n;
+        if (!v->file)
+            return err_nomem(err, "the files of context");
+    }
+    while (!rc && v->n_file < n) {
+        struct infill_file *f = &v->file[v->n_file++];
+        f->path = NULL;
+        ids_init(&f->ids, v->mem);
+        rc = take_file(in, s, f, err);
+    }
+    v->pending = !rc && take_most(in, 1);
+    if (rc || !v->pending)
+        return rc;
+    rc = take_ids(in, s, &v->prompt, err);
+    line = take_text(in, &size);
+    if (!rc && (!line || v->prompt.n == 0 || !s->model->tok))
+        rc = nonsense(in, "code", err);
+    if (!rc)
+        buf_put(&v->line, line, size);
+    return rc || !v->line.failed ? rc : err_nomem(err, "the code prompt");
 }
 
 /* ---- the session ---------------------------------------------------------------------------------------------------- */
@@ -302,6 +384,7 @@ void saved_put_session(const glm_session *s, struct buf *out)
     if (s->turn.active)
         put_turn(out, s);
     put_options(out, &s->options);
+    put_infill(out, &s->infill);
 }
 
 int32_t saved_take_session(struct saved *in, glm_session *s, glm_error *err)
@@ -322,7 +405,9 @@ int32_t saved_take_session(struct saved *in, glm_session *s, glm_error *err)
         rc = take_turn(in, s, err);
     if (!rc)
         rc = use_options(in, s, err);
-    return !rc && in->left ? nonsense(in, "options", err) : rc;
+    if (!rc)
+        rc = take_infill(in, s, err);
+    return !rc && (in->bad || in->left) ? nonsense(in, "options", err) : rc;
 }
 
 /* ---- messages ---------------------------------------------------------------------------------------------------------- */
@@ -358,9 +443,7 @@ void saved_put_messages(const struct messages *v, struct buf *out)
         put_u64(out, c->n_part);
         for (size_t k = 0; k < c->n_part; k++)
             put_text(out, c->parts[k].text, c->parts[k].size);
-        put_u64(out, c->ids ? c->n_id : 0);
-        for (size_t k = 0; c->ids && k < c->n_id; k++)
-            put_u64(out, (uint32_t)c->ids[k]);
+        put_ids(out, c->ids, c->ids ? c->n_id : 0);
     }
 }
 
@@ -426,17 +509,18 @@ static int32_t take_parts(struct saved *in, struct message *msg, glm_error *err)
     return GLM_OK;
 }
 
-static int32_t take_ids(struct saved *in, struct message *msg, uint32_t n_vocab, glm_error *err)
+static int32_t take_message_ids(struct saved *in, struct message *msg, const glm_session *s, glm_error *err)
 {
-    uint64_t n = take_most(in, msg->chat.role == GLM_ROLE_ASSISTANT ? UINT64_MAX : 0);
-    int32_t *ids = n ? take_array(in, &msg->text->arena, n, sizeof *ids) : NULL;
+    size_t n = take_n_ids(in);
+    int32_t *ids = n ? arena_alloc(&msg->text->arena, n * sizeof *ids, _Alignof(int32_t)) : NULL;
 
-    if (n && !in->bad && !ids)
+    in->bad |= n && msg->chat.role != GLM_ROLE_ASSISTANT;
+    if (n && !ids)
         return err_nomem(err, "a message");
-    for (size_t i = 0; !in->bad && i < n; i++)
-        ids[i] = (int32_t)take_most(in, n_vocab - 1);
+    for (size_t i = 0; i < n; i++)
+        ids[i] = take_id(in, s);
     msg->chat.ids = ids;
-    msg->chat.n_id = (size_t)n;
+    msg->chat.n_id = n;
     return GLM_OK;
 }
 
@@ -463,7 +547,7 @@ static int32_t take_message(struct saved *in, glm_session *s, glm_error *err)
     if (!rc)
         rc = take_parts(in, msg, err);
     if (!rc)
-        rc = take_ids(in, msg, s->model->info.n_vocab, err);
+        rc = take_message_ids(in, msg, s, err);
     return !rc && in->bad ? nonsense(in, "messages", err) : rc;
 }
 
