@@ -249,6 +249,67 @@ START_TEST(options_are_kept)
 }
 END_TEST
 
+START_TEST(options_with_text_are_kept)
+{
+    static const char *const stop[] = { "zebra", "\n\n\n" };
+    glm_turn_options o = GLM_TURN_OPTIONS_INIT;
+    glm_session *a = session(GLM_KV_AUTO, 1024), *b;
+    struct answer x, y;
+
+    o.temperature = 0;
+    o.thinking = GLM_THINK_BUDGET;
+    o.think_tokens = 3;
+    o.think_close = "That will do.";
+    o.stop = stop;
+    o.n_stop = 2;
+    o.max_tokens = 60;
+    OK(glm_session_turn(a, &o, &err));
+    say(a, "What is 23 + 58?");
+    b = saved_and_loaded(a);
+    x = finish(a);
+    y = finish(b);
+    ck_assert(strstr(x.text, "That will do."));
+    same_answer(&x, &y);
+    glm_session_close(a);
+    glm_session_close(b);
+}
+END_TEST
+
+START_TEST(code_to_be_filled_in)
+{
+    glm_session *a = session(GLM_KV_AUTO, 1024), *b, *c;
+    glm_turn_options o = GLM_TURN_OPTIONS_INIT;
+    struct answer x, y, z;
+
+    o.temperature = 0;
+    o.max_tokens = 30;
+    o.stop_lines = 3;
+    OK(glm_session_turn(a, &o, &err));
+    OK(glm_session_infill_file(a, "lib/sum.py", "def total(v):\n    return sum(v)\n", GLM_NTS, &err));
+    b = saved_and_loaded(a); /* with files of context */
+    OK(glm_session_infill(a, "def add(a, b):\n    ", GLM_NTS, "\n\nprint(add(1, 2))\n", GLM_NTS, &err));
+    OK(glm_session_infill(b, "def add(a, b):\n    ", GLM_NTS, "\n\nprint(add(1, 2))\n", GLM_NTS, &err));
+    c = saved_and_loaded(a); /* before the turn's first step */
+    x = finish(a);
+    y = finish(b);
+    z = finish(c);
+    ck_assert(x.text[0]);
+    same_answer(&x, &y);
+    same_answer(&x, &z);
+    glm_session_close(b);
+    b = saved_and_loaded(a);
+    OK(glm_session_infill(a, "def mul(a, b):\n    ", GLM_NTS, "\n", GLM_NTS, &err));
+    OK(glm_session_infill(b, "def mul(a, b):\n    ", GLM_NTS, "\n", GLM_NTS, &err));
+    x = finish(a);
+    y = finish(b);
+    same_answer(&x, &y);
+    ck_assert_uint_gt(y.end.n_reused, 10);
+    glm_session_close(a);
+    glm_session_close(b);
+    glm_session_close(c);
+}
+END_TEST
+
 static const char history[] =
     "[{\"role\": \"system\", \"content\": \"You are terse.\"}, {\"role\": \"user\", \"content\": [{\"type\": \"text\", "
     "\"text\": \"weather?\"}]}, {\"role\": \"assistant\", \"content\": null, \"reasoning_content\": \"I need it.\", "
@@ -613,6 +674,8 @@ int main(void)
     tcase_add_test(tc, the_same_session_gives_the_same_bytes);
     tcase_add_test(tc, a_conversation_goes_on);
     tcase_add_test(tc, options_are_kept);
+    tcase_add_test(tc, options_with_text_are_kept);
+    tcase_add_test(tc, code_to_be_filled_in);
     tcase_add_test(tc, messages_of_every_kind);
     tcase_add_test(tc, arguments_of_any_depth);
     tcase_add_test(tc, calls_that_wait);

@@ -95,6 +95,9 @@ static void make(glm_model *m, bool waiting, struct snap_bytes *out)
     glm_stream to;
 
     ck_assert(!glm_session_tools(s, tools, GLM_NTS, NULL));
+    ck_assert(!glm_session_infill_file(s, "a.py", "x = 1\n", GLM_NTS, NULL));
+    if (!waiting)
+        ck_assert(!glm_session_infill(s, "def f():\n    ", GLM_NTS, "\n", GLM_NTS, NULL));
     ck_assert(!glm_session_say(s, GLM_ROLE_USER, "What is the weather in Oslo?", GLM_NTS, NULL));
     while (waiting && ev.type != GLM_EVENT_TURN_END)
         ck_assert(!glm_session_step(s, NULL, &ev, NULL));
