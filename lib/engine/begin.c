@@ -127,7 +127,7 @@ int32_t turn_queue(glm_session *s, const struct prompt *p, uint64_t n_left, glm_
 
     if (common == n)
         common--;
-    rc = tokens_reserve(s, common, turn_pass_rows(s, n - common), n + n_left, GLM_ROWS_LAST, err);
+    rc = tokens_reserve(s, common, turn_pass_rows(s, n - common), n + n_left, err);
     if (!rc)
         rc = turn_reserve_text(s, err);
     if (rc)

@@ -14,30 +14,28 @@ static int32_t copy_tokens(glm_session *to, const glm_session *from, glm_error *
     return to->past.failed || to->queue.failed ? err_nomem(err, "token ids") : GLM_OK;
 }
 
-/* The results of a feed that the host can read: those that were kept, else the last ones, which lie in the pass. */
+/* The results of a feed that the host can read: those that were kept, else the last ones, wherever they lie. */
 static int32_t copy_rows(glm_session *to, const glm_session *from, glm_error *err)
 {
-    size_t n_logit = (size_t)from->model->info.n_vocab * sizeof(float);
-    size_t n_hidden = (size_t)from->model->info.d_model * sizeof(float);
-    uint64_t rows = from->feed_rows == GLM_ROWS_ALL ? from->n_fed : 1;
-    bool feeding = from->state == SESSION_FEED;
+    size_t n_logit = from->model->info.n_vocab, n_hidden = from->model->info.d_model, last;
+    bool all = from->n_kept || tokens_all_rows(from);
+    uint64_t rows = all ? from->n_fed : 1;
 
     to->n_fed = from->n_fed;
     to->n_kept = from->n_kept;
     to->has_logits = from->has_logits;
-    if (!from->has_logits && !feeding)
+    if (!all && !from->has_logits)
         return GLM_OK;
-    if (!buf_reserve(&to->logits, rows * n_logit) || !buf_reserve(&to->hidden, rows * n_hidden))
+    if (!buf_reserve(&to->logits, rows * n_logit * sizeof(float)) ||
+        !buf_reserve(&to->hidden, rows * n_hidden * sizeof(float)))
         return err_nomem(err, "the logits");
-    if (from->n_kept || feeding) {
-        buf_put(&to->logits, from->logits.data, from->logits.size);
-        buf_put(&to->hidden, from->hidden.data, from->hidden.size);
-        return GLM_OK;
-    }
-    buf_put(&to->logits, pass_logits(from->pass, 0), n_logit);
-    buf_put(&to->hidden, pass_hidden(from->pass, from->segment.n_row - 1), n_hidden);
-    to->n_kept = 1;
-    to->n_fed = from->n_fed ? from->n_fed : 1;
+    buf_put(&to->logits, all ? from->logits.data : (const char *)from->last_logits,
+        (all ? from->n_kept : 1) * n_logit * sizeof(float));
+    buf_put(&to->hidden, all ? from->hidden.data : (const char *)from->last_hidden,
+        (all ? from->n_kept : 1) * n_hidden * sizeof(float));
+    last = from->n_kept ? from->n_kept - 1 : 0;
+    to->last_logits = (const float *)(const void *)to->logits.data + last * n_logit;
+    to->last_hidden = (const float *)(const void *)to->hidden.data + last * n_hidden;
     return GLM_OK;
 }
 
@@ -128,7 +126,7 @@ static int32_t reserve_rest(glm_session *to, const glm_session *from, glm_error 
     if (from->state == SESSION_PREFILL || from->state == SESSION_DECODE)
         n_pos += to->turn.n_left;
     if (left)
-        return tokens_reserve(to, to->past.n, turn_pass_rows(to, left), n_pos, to->feed_rows, err);
+        return tokens_reserve(to, to->past.n, turn_pass_rows(to, left), n_pos, err);
     if (from->sampler)
         return sampler_open(&to->model->mem, to->model->info.n_vocab, &to->sampler, err);
     return GLM_OK;
@@ -136,8 +134,10 @@ static int32_t reserve_rest(glm_session *to, const glm_session *from, glm_error 
 
 static int32_t copy_session(glm_session *to, const glm_session *from, glm_error *err)
 {
-    int32_t rc = turn_options_copy(&to->model->mem, &from->options, &to->options, &to->options_block, err);
+    int32_t rc;
 
+    to->in_batch = from->in_batch;
+    rc = turn_options_copy(&to->model->mem, &from->options, &to->options, &to->options_block, err);
     if (rc)
         return rc;
     to->next_call = from->next_call;
