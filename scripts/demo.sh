@@ -7,14 +7,15 @@ sh scripts/install_packages.sh gcc libc6-dev meson ninja-build pkg-config libzst
 
 if [ ! -f build/build.ninja ]; then
     echo "== configuring (build/)"
-    meson setup build >/dev/null
+    meson setup build -Dtests=false >build.log 2>&1 || { cat build.log; exit 1; }
+    rm build.log
 fi
 echo "== building"
 ninja -C build tools/glm45 | tail -n 1
 
 glm45=build/tools/glm45
 echo "== a conversation with models/nano, a 9 MB model made for demos and tests"
-$glm45 chat models/nano --temperature 0 --tools examples/tools.json \
+$glm45 chat models/nano --temperature 0 --show-thinking --tools examples/tools.json \
     --say "What is 47 + 38?" \
     --say "What is the weather in Oslo?" </dev/null
 if [ -t 0 ] && [ -t 1 ]; then

@@ -7,7 +7,7 @@ sh scripts/install_packages.sh gcc g++ libc6-dev meson ninja-build pkg-config li
 
 if [ -f build/build.ninja ]; then
     echo "== configuring again (build/)"
-    meson setup --reconfigure build >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+    meson setup --reconfigure build -Dtests=true >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
 else
     echo "== configuring (build/)"
     meson setup build

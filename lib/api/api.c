@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+#define STOPS_MAX 64u
+#define TURN_OPTIONS_FIRST offsetof(glm_turn_options, keep_thoughts) /* its size in the first version */
+
 /* ---- structs --------------------------------------------------------------------------------------------------- */
 
 static bool all_zero(const unsigned char *bytes, size_t n)
@@ -339,19 +342,65 @@ GLM_API int32_t GLM_CALL glm_tool_result(glm_session *s, uint64_t call_id, const
     return rc;
 }
 
+/* Text that may be absent, and ends at its NUL. */
+static int32_t check_option_text(const char *text, const char *name, glm_error *err)
+{
+    size_t size = GLM_NTS;
+    return text ? utf8_argument(text, &size, name, err) : GLM_OK;
+}
+
+static int32_t check_stops(const glm_turn_options *o, glm_error *err)
+{
+    int32_t rc = check_range(o->stop_dedent, 1, "stop_dedent", err);
+    if (!rc && o->n_stop > STOPS_MAX)
+        rc = err_set(err, GLM_EINVAL, o->n_stop, "n_stop", "%u stop strings, at most %u are allowed", o->n_stop, STOPS_MAX);
+    if (!rc && o->n_stop && !o->stop)
+        rc = null_argument(err, "stop");
+    for (uint32_t i = 0; i < o->n_stop && !rc; i++)
+        rc = o->stop[i] ? check_option_text(o->stop[i], "stop", err) : null_argument(err, "stop");
+    return rc;
+}
+
+static int32_t check_turn_options(const glm_turn_options *o, glm_error *err)
+{
+    int32_t rc = check_range(o->thinking, GLM_THINK_BUDGET, "thinking", err);
+    if (!rc)
+        rc = check_range(o->tool_choice, GLM_TOOLS_NAMED, "tool_choice", err);
+    if (!rc)
+        rc = check_range(o->keep_thoughts, 1, "keep_thoughts", err);
+    if (!rc && o->top_k < -1)
+        rc = err_set(err, GLM_EINVAL, 0, "top_k", "%d is below -1", o->top_k);
+    if (!rc && o->reserved)
+        rc = err_set(err, GLM_EINVAL, o->reserved, "reserved", "must be 0");
+    if (!rc)
+        rc = check_option_text(o->tool_name, "tool_name", err);
+    if (!rc)
+        rc = check_option_text(o->think_close, "think_close", err);
+    if (!rc)
+        rc = check_option_text(o->answer_schema, "answer_schema", err);
+    return rc ? rc : check_stops(o, err);
+}
+
 GLM_API int32_t GLM_CALL glm_session_turn(glm_session *s, const glm_turn_options *opt, glm_error *err)
 {
     glm_turn_options o = GLM_TURN_OPTIONS_INIT;
-    int32_t rc = take_struct(&o, sizeof o, sizeof o, opt, "glm_turn_options", err);
+    int32_t rc = take_struct(&o, sizeof o, TURN_OPTIONS_FIRST, opt, "glm_turn_options", err);
     if (!rc)
-        rc = check_range(o.thinking, GLM_THINK_BUDGET, "thinking", err);
-    if (!rc)
-        rc = check_range(o.tool_choice, GLM_TOOLS_NAMED, "tool_choice", err);
-    if (!rc && o.top_k < -1)
-        rc = err_set(err, GLM_EINVAL, 0, "top_k", "%d is below -1", o.top_k);
+        rc = check_turn_options(&o, err);
     if (!rc)
         rc = enter(s, err);
     return rc ? rc : leave(s, session_turn(s, &o, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_end_thought(glm_session *s, glm_error *err)
+{
+    bool started;
+    int32_t rc = enter_started(s, &started, err);
+    if (rc)
+        return rc;
+    rc = session_end_thought(s, err);
+    session_leave_started(s, started);
+    return rc;
 }
 
 static int32_t take_step(glm_step *to, const glm_step *from, glm_error *err)
@@ -377,6 +426,33 @@ GLM_API int32_t GLM_CALL glm_session_step(glm_session *s, const glm_step *how, g
     if (!rc)
         give_struct(ev, &event, sizeof event);
     return rc;
+}
+
+/* ---- code ---------------------------------------------------------------------------------------------------------------- */
+
+GLM_API int32_t GLM_CALL glm_session_infill(glm_session *s, const char *prefix, size_t prefix_size, const char *suffix,
+    size_t suffix_size, glm_error *err)
+{
+    int32_t rc = prefix ? utf8_argument(prefix, &prefix_size, "prefix", err) : null_argument(err, "prefix");
+    if (!rc)
+        rc = suffix ? utf8_argument(suffix, &suffix_size, "suffix", err) : null_argument(err, "suffix");
+    if (!rc)
+        rc = enter(s, err);
+    return rc ? rc : leave(s, session_infill(s, prefix, prefix_size, suffix, suffix_size, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_infill_file(glm_session *s, const char *path, const char *text, size_t size,
+    glm_error *err)
+{
+    size_t path_size = GLM_NTS;
+    int32_t rc = path ? utf8_argument(path, &path_size, "path", err) : null_argument(err, "path");
+    if (!rc && path_size == 0)
+        rc = err_set(err, GLM_EINVAL, 0, "path", "the path is empty");
+    if (!rc && text)
+        rc = utf8_argument(text, &size, "text", err);
+    if (!rc)
+        rc = enter(s, err);
+    return rc ? rc : leave(s, session_infill_file(s, path, text, size, err));
 }
 
 static int32_t at_index(glm_error *err, uint32_t i, int32_t rc)
@@ -448,6 +524,28 @@ GLM_API void GLM_CALL glm_session_cancel(glm_session *s)
         session_cancel(s);
 }
 
+GLM_API int32_t GLM_CALL glm_session_fork(glm_session *s, glm_session **out, glm_error *err)
+{
+    int32_t rc;
+    if (!out)
+        return null_argument(err, "out");
+    *out = NULL;
+    rc = enter(s, err);
+    return rc ? rc : leave(s, session_fork(s, out, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_mark(glm_session *s, uint64_t *mark, glm_error *err)
+{
+    int32_t rc = mark ? enter(s, err) : null_argument(err, "mark");
+    return rc ? rc : leave(s, session_mark(s, mark, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_rewind(glm_session *s, uint64_t mark, glm_error *err)
+{
+    int32_t rc = enter(s, err);
+    return rc ? rc : leave(s, session_rewind(s, mark, err));
+}
+
 GLM_API int32_t GLM_CALL glm_session_stats(glm_session *s, glm_stats *out, glm_error *err)
 {
     glm_stats stats = GLM_STATS_INIT;
@@ -461,6 +559,69 @@ GLM_API int32_t GLM_CALL glm_session_stats(glm_session *s, glm_stats *out, glm_e
     session_leave_started(s, started);
     give_struct(out, &stats, sizeof stats);
     return GLM_OK;
+}
+
+/* ---- snapshots ------------------------------------------------------------------------------------------------------- */
+
+static int32_t take_stream(glm_stream *to, const glm_stream *from, bool writing, glm_error *err)
+{
+    const char *name = writing ? "to" : "from";
+    int32_t rc;
+
+    memset(to, 0, sizeof *to);
+    rc = from ? take_struct(to, sizeof *to, sizeof *to, from, "glm_stream", err) : null_argument(err, name);
+    if (!rc && to->reserved)
+        rc = err_set(err, GLM_EINVAL, to->reserved, "reserved", "must be 0");
+    if (!rc && (writing ? !to->write : !to->read))
+        rc = null_argument(err, writing ? "write" : "read");
+    return rc;
+}
+
+GLM_API int32_t GLM_CALL glm_session_save(glm_session *s, const char *path, glm_error *err)
+{
+    int32_t rc = path ? enter(s, err) : null_argument(err, "path");
+    return rc ? rc : leave(s, session_save(s, path, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_save_to(glm_session *s, const glm_stream *to, glm_error *err)
+{
+    glm_stream stream;
+    int32_t rc = take_stream(&stream, to, true, err);
+    if (!rc)
+        rc = enter(s, err);
+    return rc ? rc : leave(s, session_save_to(s, &stream, err));
+}
+
+static int32_t check_load(const glm_model *m, const glm_session_options *opt, glm_session **out, glm_session_options *o,
+    glm_error *err)
+{
+    int32_t rc;
+    if (!out)
+        return null_argument(err, "out");
+    *out = NULL;
+    rc = check_model(m, err);
+    return rc ? rc : take_session_options(o, opt, err);
+}
+
+GLM_API int32_t GLM_CALL glm_session_load(glm_model *m, const char *path, const glm_session_options *opt,
+    glm_session **out, glm_error *err)
+{
+    glm_session_options o;
+    int32_t rc = check_load(m, opt, out, &o, err);
+    if (!rc && !path)
+        rc = null_argument(err, "path");
+    return rc ? rc : session_load(m, path, &o, out, err);
+}
+
+GLM_API int32_t GLM_CALL glm_session_load_from(glm_model *m, const glm_stream *from, const glm_session_options *opt,
+    glm_session **out, glm_error *err)
+{
+    glm_session_options o;
+    glm_stream stream;
+    int32_t rc = check_load(m, opt, out, &o, err);
+    if (!rc)
+        rc = take_stream(&stream, from, false, err);
+    return rc ? rc : session_load_from(m, &stream, &o, out, err);
 }
 
 /* ---- the worker ------------------------------------------------------------------------------------------------------- */

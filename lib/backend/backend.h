@@ -53,6 +53,9 @@ struct kv_shape {
     uint32_t n_layer, n_head_kv, d_head; /* n_layer with the MTP layer */
 };
 size_t kv_page_bytes(const struct kv_shape *s, uint32_t type);
+size_t kv_position_bytes(const struct kv_shape *s, uint32_t type); /* of one position, in all layers */
+/* The i-th run of bytes that a page's first n_pos positions take; false behind the last. */
+bool kv_page_run(const struct kv_shape *s, uint32_t type, uint32_t n_pos, size_t i, size_t *offset, size_t *bytes);
 #define KV_PAGE_ROWS 64u
 #define KV_SPAN 1024u      /* positions whose partial attention is computed by one tile */
 

@@ -67,6 +67,26 @@ size_t kv_page_bytes(const struct kv_shape *s, uint32_t type)
     return (size_t)s->n_layer * s->n_head_kv * kv_head_bytes(type, s->d_head);
 }
 
+static size_t scale_bytes(uint32_t type) { return type >= KV_INT8 ? sizeof(float) : 0; }
+
+size_t kv_position_bytes(const struct kv_shape *s, uint32_t type)
+{
+    return (size_t)s->n_layer * s->n_head_kv * 2 * (s->d_head * kv_elem_bytes(type) + scale_bytes(type));
+}
+
+/* Of each layer and KV head: keys, values, and their scales where the type has any. */
+bool kv_page_run(const struct kv_shape *s, uint32_t type, uint32_t n_pos, size_t i, size_t *offset, size_t *bytes)
+{
+    size_t n_run = scale_bytes(type) ? 4 : 2, row = s->d_head * kv_elem_bytes(type), k = i % n_run;
+
+    if (i / n_run >= (size_t)s->n_layer * s->n_head_kv)
+        return false;
+    *offset = i / n_run * kv_head_bytes(type, s->d_head);
+    *offset += k < 2 ? k * KV_PAGE * row : 2 * KV_PAGE * row + (k - 2) * KV_PAGE * sizeof(float);
+    *bytes = n_pos * (k < 2 ? row : sizeof(float));
+    return true;
+}
+
 /* ---- slices ---------------------------------------------------------------------------------------------------- */
 
 struct slice {

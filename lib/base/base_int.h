@@ -11,6 +11,10 @@
  * anything else. */
 size_t text_format(char *to, size_t capacity, const char *fmt, va_list args);
 
+/* What an errno means, or NULL; 0 stands for a file that became shorter. strerror is neither locale-free nor safe among
+ * threads. */
+const char *os_errno_text(int reason);
+
 /* Two numbers of a document have the same value, however they are spelled (json_number.c). */
 bool decimal_equal(const struct json *a, const struct json *b);
 

@@ -1,7 +1,7 @@
 /* os.c: the operating system's clock, processor count and process id, and the default hooks that
  * read a model's files. An open file's handle is its descriptor plus one, so that opening allocates
  * nothing; it lives until close. */
-#include "base.h"
+#include "base_int.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -152,8 +152,7 @@ void fs_init(struct fs *fs, const glm_files *hook)
     fs->hook = hook ? *hook : standard;
 }
 
-/* strerror is neither locale-free nor safe among threads. */
-static const char *errno_text(int reason)
+const char *os_errno_text(int reason)
 {
     if (reason == 0)
         return "the file ended early: it was cut short while in use";
@@ -180,7 +179,7 @@ static int32_t hook_failed(const struct fs *fs, int32_t status, int reason, uint
         return err_set(err, code, offset, name, "cannot %s %s: the host's file hook returned %d",
             doing, name, (int)status);
     }
-    text = errno_text(reason);
+    text = os_errno_text(reason);
     if (text)
         return err_set(err, GLM_EIO, offset, name, "cannot %s %s: %s", doing, name, text);
     return err_set(err, GLM_EIO, offset, name, "cannot %s %s: error %d", doing, name, reason);

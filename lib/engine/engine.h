@@ -43,7 +43,21 @@ void session_event(glm_session *s, glm_event *ev);
 int32_t session_tool_result(glm_session *s, uint64_t call_id, const char *text, size_t size,
     glm_error *err);
 void session_cancel(glm_session *s);
+int32_t session_fork(glm_session *s, glm_session **out, glm_error *err);
+int32_t session_mark(const glm_session *s, uint64_t *mark, glm_error *err);
+int32_t session_rewind(glm_session *s, uint64_t mark, glm_error *err);
+int32_t session_end_thought(glm_session *s, glm_error *err);
+int32_t session_infill(glm_session *s, const char *prefix, size_t prefix_size, const char *suffix, size_t suffix_size,
+    glm_error *err);
+int32_t session_infill_file(glm_session *s, const char *path, const char *text /* NULL: takes it back */, size_t size,
+    glm_error *err);
 void session_stats(const glm_session *s, glm_stats *out);
+/* snapshot.c */
+int32_t session_save(glm_session *s, const char *path, glm_error *err);
+int32_t session_save_to(glm_session *s, const glm_stream *to, glm_error *err);
+int32_t session_load(glm_model *m, const char *path, const glm_session_options *opt, glm_session **out, glm_error *err);
+int32_t session_load_from(glm_model *m, const glm_stream *from, const glm_session_options *opt, glm_session **out,
+    glm_error *err);
 int32_t session_feed(glm_session *s, const int32_t *ids, size_t n, uint32_t rows, glm_error *err);
 int32_t session_logits(glm_session *s, uint64_t row, const float **logits, glm_error *err);
 int32_t session_hidden(glm_session *s, uint64_t row, const float **hidden, glm_error *err);

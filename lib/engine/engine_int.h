@@ -69,7 +69,10 @@ struct queued *events_add(struct events *q, uint32_t type); /* NULL: out of memo
 bool events_text(struct events *q, size_t *offset, const char *text, size_t size);
 bool events_take(struct events *q, glm_event *out);  /* false: none. Keeps out->struct_size */
 void events_recycle(struct events *q);               /* nothing points into it any more */
+bool events_copy(struct events *to, const struct events *from); /* what is not delivered, into an empty queue */
+void events_clear(struct events *q);
 void events_cut(struct events *q, size_t n, size_t bytes); /* back to an earlier length */
+bool events_reserve(struct events *q, size_t n, size_t bytes); /* room for n more; false: out of memory */
 /* All of `from` behind those of `to`. false: out of memory, nothing moved; never so where `to` has run empty. */
 bool events_move(struct events *to, struct events *from);
 uint64_t event_bytes(const glm_event *ev); /* what it takes in a queue, about */
@@ -132,6 +135,28 @@ struct toolset {
 };
 void toolset_drop(struct toolset *t); /* NULL is fine */
 
+/* ---- code (infill.c) --------------------------------------------------------------------------------- */
+
+struct infill_file {
+    char *path;
+    struct ids ids;              /* what the prompt shows of it */
+};
+struct infill {
+    struct mem *mem;
+    struct infill_file *file;
+    size_t n_file, capacity;
+    bool pending;                /* the next step begins the turn */
+    struct ids prompt;
+    struct buf line;             /* the line that the code goes on with, as far as its indentation shows */
+    struct tok_decoder decoder;
+    struct buf decoded;
+};
+void infill_init(struct infill *v, struct mem *m);
+void infill_free(struct infill *v);
+int32_t infill_copy(struct infill *to, const struct infill *from, glm_error *err); /* into an empty one */
+int32_t infill_begin(glm_session *s, uint64_t *n_left, glm_error *err);
+int32_t infill_put(glm_session *s, int32_t id, glm_error *err); /* a token of the code */
+
 /* A call that the model made in the current turn. */
 struct call {
     uint64_t id;
@@ -153,14 +178,22 @@ enum session_state {
 
 struct turn {
     glm_turn_options opt;        /* frozen at the turn's first step */
+    void *opt_block;             /* what its pointers point into */
     struct sample_options sample;
+    struct ids close;            /* tokens that end a thought early: the closing phrase and </think> */
+    struct text_stop *stop;      /* NULL: no rules */
+    struct buf ready;            /* text that has passed them */
+    struct text_loop loop;
     bool active;                 /* between the first step and the turn's end */
-    bool stopped;                /* the model has ended its message */
-    uint64_t n_left;             /* tokens that may still be sampled */
+    bool infill;                 /* it writes code */
+    bool stopped;                /* the model has ended its message, or a stop rule has */
+    bool ruled;                  /* it was a stop rule: nothing more of the message is delivered */
+    bool thought;                /* the message has, or had, one */
+    uint64_t n_thought;          /* tokens of it */
+    uint64_t n_left;             /* tokens that may still be generated */
     uint64_t n_prompt, n_reused, n_think, n_answer;
     uint64_t prefill_ns, decode_ns;
     size_t body;                 /* position of the message's first token, behind <|assistant|> */
-    int32_t last;                /* token sampled last */
     /* of the message being generated */
     struct buf reasoning, text, calls; /* calls: a JSON array without its end */
     struct call *call;
@@ -209,12 +242,14 @@ struct glm_session {
     glm_model *model;
     atomic_flag busy;
     atomic_bool cancel;
+    atomic_bool end_thought;     /* the host wants the thought closed */
     uint32_t n_ctx, overflow;
     enum session_state state;
     struct messages messages;
     size_t first_message;        /* prompts begin here, behind the leading system messages: older turns were let go */
     struct toolset *tools;       /* NULL: none declared */
     glm_turn_options options;    /* of turns to come */
+    void *options_block;         /* what their pointers point into */
     uint64_t next_call;
     struct kv kv;
     struct ids past;             /* tokens whose keys and values are in the cache */
@@ -237,6 +272,7 @@ struct glm_session {
     struct sampler *sampler;
     struct draft draft;
     struct turn turn;
+    struct infill infill;
     struct events events;
     bool failed;                 /* in a batch: `failure` is its next event */
     glm_error failure;
@@ -245,17 +281,62 @@ struct glm_session {
     glm_stats stats;
 };
 
+int32_t session_check_idle(const glm_session *s, glm_error *err); /* the conversation may be changed between turns only */
+
+/* begin.c */
+int32_t turn_begin(glm_session *s, glm_error *err); /* the turn, or its next message */
+bool turn_due(const glm_session *s);   /* the conversation waits for an answer, or code is to be written */
+uint64_t turn_common(glm_session *s);
+int32_t turn_check_length(const glm_session *s, uint64_t n_prompt, bool first, uint64_t *n_left, glm_error *err);
+int32_t turn_queue(glm_session *s, const struct prompt *p, uint64_t n_left, glm_error *err); /* takes the turn's memory */
+int32_t turn_open_stream(glm_session *s, struct stream **out, glm_error *err); /* for the turn's next message */
+int32_t turn_reserve_text(glm_session *s, glm_error *err); /* empties the turn's text and makes room */
+uint64_t turn_pass_rows(const glm_session *s, uint64_t n); /* rows of a pass for a turn with n new tokens */
+
 /* turn.c */
-int32_t turn_begin(glm_session *s, glm_error *err);
 /* A sampled token becomes events, and at the message's end messages. */
 int32_t turn_token(glm_session *s, int32_t id, glm_error *err);
-uint64_t turn_common(glm_session *s);
+/* Known tokens instead of sampled ones, in order: as if they had been sampled, but they are computed in one pass. Fewer where
+ * they end the message. turn_settle follows. */
+int32_t turn_force(glm_session *s, const int32_t *ids, size_t n, glm_error *err);
+/* Where the message stands after its tokens so far: ended, at a limit, at the end of its thought, or to be gone on with. */
+int32_t turn_settle(glm_session *s, glm_error *err);
+int32_t turn_answer(glm_session *s, const char *text, size_t size); /* more of the answer; GLM_ENOMEM without a record */
+bool turn_expired(const glm_session *s);             /* the turn's computing time is used up */
+int32_t turn_expire(glm_session *s, glm_error *err); /* ends it for that */
+uint64_t turn_deadline(const glm_session *s, uint64_t now, uint64_t deadline); /* the earlier of the step's and the turn's */
+int32_t turn_results(glm_session *s, glm_error *err); /* all calls answered: results become messages */
 int32_t turn_cancel(glm_session *s, glm_error *err);
 void turn_abort(glm_session *s);       /* after a failed step: the message being generated is dropped */
-bool turn_due(const glm_session *s);   /* the conversation waits for an answer */
+void turn_drop_calls(glm_session *s);
 void turn_free(glm_session *s);
+
+/* think.c */
+bool think_due(const glm_session *s);                /* the thought is to be closed before anything is sampled */
+int32_t think_close(glm_session *s, glm_error *err); /* queues what closes it; n_left 0: there is no room for that */
+
+/* options.c */
+glm_turn_options turn_options_default(void);
+/* A copy that owns what it points to: *block, freed with mem_free; NULL where there is nothing. */
+int32_t turn_options_copy(struct mem *m, const glm_turn_options *from, glm_turn_options *to, void **block, glm_error *err);
+int32_t turn_freeze(glm_session *s, glm_error *err); /* the turn's own options, and what follows from them */
+int32_t turn_copy_rules(struct mem *m, struct turn *to, const struct turn *from, glm_error *err); /* what turn_freeze made */
 int32_t turn_sample_options(const glm_session *s, struct sample_options *out, glm_error *err);
-int32_t turn_results(glm_session *s, glm_error *err); /* all calls answered: results become messages */
+
+/* ---- what is saved of a session beside its tokens and its cache (saved.c) ------------------------------ */
+
+struct saved {
+    const char *at;              /* bytes of a snapshot's section */
+    size_t left;
+    bool bad;
+    uint64_t offset;             /* in the file, for errors */
+    const char *where;
+};
+void saved_put_session(const glm_session *s, struct buf *out); /* with the turn under way */
+void saved_put_messages(const struct messages *v, struct buf *out);
+/* Into a new session: messages first. GLM_EFORMAT for bytes that no session can have. */
+int32_t saved_take_messages(struct saved *in, glm_session *s, glm_error *err);
+int32_t saved_take_session(struct saved *in, glm_session *s, glm_error *err);
 
 /* tokens.c */
 /* What it takes to compute n_new tokens from position `from` on, and more up to position n_pos. */
@@ -288,7 +369,8 @@ void draft_computed(glm_session *s, const struct pass *p, uint32_t row, uint32_t
 bool draft_due(const glm_session *s);  /* the MTP layer is to be run before the queue */
 int32_t draft_run(glm_session *s, uint64_t deadline, const struct stop *stop, bool *done, glm_error *err);
 bool draft_joins(glm_session *s);      /* draft.ids are the next pass's ids: the queue's token and the draft */
-bool draft_accept(glm_session *s);     /* the token just drawn is the draft: its results are the last ones now */
+bool draft_accept(glm_session *s);     /* the token drawn last is the draft: its results are the last ones now */
+void draft_drop(glm_session *s);       /* what is under way */
 void draft_timed(glm_session *s, uint64_t ns, uint64_t n);
 
 /* step.c */

@@ -16,17 +16,31 @@ void events_free(struct events *q)
     *q = (struct events){ .mem = q->mem };
 }
 
+static bool grow(struct events *q, size_t capacity)
+{
+    struct queued *item = mem_resize(q->mem, q->item, capacity * sizeof *item);
+    if (!item)
+        return false;
+    q->item = item;
+    q->capacity = capacity;
+    return true;
+}
+
+bool events_reserve(struct events *q, size_t n, size_t bytes)
+{
+    if (q->n + n > q->capacity && !grow(q, q->n + n))
+        return false;
+    if (buf_reserve(&q->bytes, bytes))
+        return true;
+    q->bytes.failed = false;
+    return false;
+}
+
 struct queued *events_add(struct events *q, uint32_t type)
 {
     struct queued *e;
-    if (q->n == q->capacity) {
-        size_t capacity = q->capacity ? 2 * q->capacity : 16;
-        struct queued *item = mem_resize(q->mem, q->item, capacity * sizeof *item);
-        if (!item)
-            return NULL;
-        q->item = item;
-        q->capacity = capacity;
-    }
+    if (q->n == q->capacity && !grow(q, q->capacity ? 2 * q->capacity : 16))
+        return NULL;
     e = &q->item[q->n++];
     memset(e, 0, sizeof *e);
     e->ev.type = type;
@@ -76,6 +90,24 @@ void events_recycle(struct events *q)
         q->head = q->n = 0;
         buf_clear(&q->bytes);
     }
+}
+
+void events_clear(struct events *q)
+{
+    q->head = q->n = 0;
+    buf_clear(&q->bytes);
+}
+
+bool events_copy(struct events *to, const struct events *from)
+{
+    for (size_t i = from->head; i < from->n; i++) {
+        struct queued *e = events_add(to, GLM_EVENT_NONE);
+        if (!e)
+            return false;
+        *e = from->item[i];
+    }
+    buf_put(&to->bytes, from->bytes.data, from->bytes.size);
+    return !to->bytes.failed;
 }
 
 void events_cut(struct events *q, size_t n, size_t bytes)

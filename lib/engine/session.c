@@ -1,16 +1,7 @@
 /* session.c: a session's life and the host's side of its conversation. */
 #include "engine_int.h"
 
-#include <math.h>
 #include <string.h>
-
-static glm_turn_options default_turn(void)
-{
-    glm_turn_options o = { .struct_size = sizeof o };
-    o.temperature = o.top_p = o.min_p = o.repeat_penalty = NAN;
-    o.top_k = -1;
-    return o;
-}
 
 int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session **out, glm_error *err)
 {
@@ -29,14 +20,16 @@ int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session *
     s->n_ctx = opt->n_ctx ? opt->n_ctx : m->info.n_ctx_train;
     s->overflow = opt->overflow;
     s->event_bytes = opt->event_bytes ? opt->event_bytes : DEFAULT_EVENT_BYTES;
-    s->options = default_turn();
+    s->options = turn_options_default();
     s->next_call = 1;
     draft_init(&s->draft, s, opt->speculation);
     atomic_flag_clear(&s->busy);
     atomic_init(&s->cancel, false);
+    atomic_init(&s->end_thought, false);
     kv_open(&s->kv, m, type == GLM_KV_AUTO ? kv_auto(&m->net->hp) : type);
     messages_init(&s->messages, &m->mem);
     events_init(&s->events, &m->mem);
+    infill_init(&s->infill, &m->mem);
     ids_init(&s->past, &m->mem);
     ids_init(&s->queue, &m->mem);
     buf_init(&s->logits, &m->mem);
@@ -44,6 +37,8 @@ int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session *
     buf_init(&s->turn.reasoning, &m->mem);
     buf_init(&s->turn.text, &m->mem);
     buf_init(&s->turn.calls, &m->mem);
+    buf_init(&s->turn.ready, &m->mem);
+    ids_init(&s->turn.close, &m->mem);
     atomic_fetch_add(&m->refs, 1);
     *out = s;
     return GLM_OK;
@@ -60,7 +55,9 @@ void session_close(glm_session *s)
     turn_free(s);
     events_free(&s->events);
     messages_free(&s->messages);
+    infill_free(&s->infill);
     toolset_drop(s->tools);
+    mem_free(&m->mem, s->options_block);
     pass_close(s->pass);
     mem_free(&m->mem, s->logit_rows);
     sampler_close(s->sampler);
@@ -79,8 +76,7 @@ bool session_enter(glm_session *s) { return !atomic_flag_test_and_set(&s->busy);
 void session_leave(glm_session *s) { atomic_flag_clear(&s->busy); }
 void session_cancel(glm_session *s) { atomic_store_explicit(&s->cancel, true, memory_order_relaxed); }
 
-/* The conversation may be changed between turns only. */
-static int32_t check_idle(const glm_session *s, glm_error *err)
+int32_t session_check_idle(const glm_session *s, glm_error *err)
 {
     if (!s->model->tok)
         return err_set(err, GLM_ENOTSUP, 0, NULL, "the checkpoint has no tokenizer: only the token level works");
@@ -93,7 +89,7 @@ static int32_t check_idle(const glm_session *s, glm_error *err)
 
 int32_t session_add(glm_session *s, const glm_message *msg, glm_error *err)
 {
-    int32_t rc = check_idle(s, err);
+    int32_t rc = session_check_idle(s, err);
     if (!rc)
         rc = messages_add(&s->messages, msg, NULL, 0, err);
     if (!rc)
@@ -105,7 +101,7 @@ int32_t session_messages(glm_session *s, const char *json, size_t size, uint64_t
 {
     struct messages fresh;
     struct json_doc doc = { 0 };
-    int32_t rc = check_idle(s, err);
+    int32_t rc = session_check_idle(s, err);
 
     messages_init(&fresh, &s->model->mem);
     if (!rc)
@@ -140,7 +136,7 @@ int32_t session_tools(glm_session *s, const char *json, size_t size, glm_error *
 {
     struct mem *m = &s->model->mem;
     struct toolset *t;
-    int32_t rc = check_idle(s, err);
+    int32_t rc = session_check_idle(s, err);
 
     if (rc)
         return rc;
@@ -163,36 +159,6 @@ int32_t session_tools(glm_session *s, const char *json, size_t size, glm_error *
     toolset_drop(s->tools);
     s->tools = t;
     return GLM_OK;
-}
-
-static int32_t unsupported(glm_error *err, const char *what)
-{
-    return err_set(err, GLM_ENOTSUP, 0, what, "not in this version of the library");
-}
-
-int32_t session_turn(glm_session *s, const glm_turn_options *opt, glm_error *err)
-{
-    glm_turn_options before = s->options;
-    struct sample_options sample;
-    int32_t rc;
-
-    if (opt->thinking > GLM_THINK_OFF || opt->think_tokens || opt->think_close)
-        return unsupported(err, "thinking budget");
-    if (opt->tool_choice > GLM_TOOLS_NONE || opt->tool_name)
-        return unsupported(err, "tool_choice");
-    if (opt->answer_schema)
-        return unsupported(err, "answer_schema");
-    if (opt->n_stop || opt->stop_lines || opt->stop_dedent)
-        return unsupported(err, "stop");
-    if (opt->n_logprobs)
-        return unsupported(err, "n_logprobs");
-    if (opt->max_ns)
-        return unsupported(err, "max_ns");
-    s->options = *opt;
-    rc = turn_sample_options(s, &sample, err);
-    if (rc)
-        s->options = before;
-    return rc;
 }
 
 int32_t session_tool_result(glm_session *s, uint64_t call_id, const char *text, size_t size, glm_error *err)

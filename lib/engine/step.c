@@ -24,9 +24,15 @@ static int32_t ready_event(glm_session *s, glm_error *err)
     return GLM_OK;
 }
 
-bool step_draws(const glm_session *s)
+/* Everything queued is computed: the message goes on from here. */
+static bool at_end(const glm_session *s)
 {
     return s->queue.n == 0 && (s->state == SESSION_PREFILL || s->state == SESSION_DECODE);
+}
+
+bool step_draws(const glm_session *s)
+{
+    return at_end(s) && !think_due(s);
 }
 
 int32_t step_chunk(glm_session *s, const int32_t *id, glm_error *err)
@@ -37,7 +43,9 @@ int32_t step_chunk(glm_session *s, const int32_t *id, glm_error *err)
         return s->queue.n ? GLM_OK : ready_event(s, err);
     if (s->state == SESSION_PREFILL)
         rc = prefill_event(s, err);
-    return rc || !id ? rc : turn_token(s, *id, err);
+    if (rc || !at_end(s))
+        return rc;
+    return id ? turn_token(s, *id, err) : turn_settle(s, err);
 }
 
 static int32_t chunk_done(glm_session *s, glm_error *err)
@@ -47,27 +55,28 @@ static int32_t chunk_done(glm_session *s, glm_error *err)
     return rc ? rc : step_chunk(s, draws ? &id : NULL, err);
 }
 
-/* A draft that came true gives another token without another pass. */
-static int32_t tokens_drawn(glm_session *s, glm_error *err)
+static void count_time(uint64_t *spent, uint64_t *since)
 {
-    int32_t rc = chunk_done(s, err);
-    if (!rc && draft_accept(s))
-        rc = chunk_done(s, err);
-    return rc;
+    uint64_t now = os_now_ns();
+    *spent += now - *since;
+    *since = now;
 }
 
 static int32_t compute(glm_session *s, uint64_t deadline, glm_error *err)
 {
-    uint64_t begin = os_now_ns(), before = s->stats.n_generated, ns;
-    bool prefill = s->state == SESSION_PREFILL, done;
-    int32_t rc = tokens_run(s, deadline, &done, err);
+    uint64_t begin = os_now_ns(), since = begin, before = s->stats.n_generated;
+    bool prefill = s->state == SESSION_PREFILL, done = draft_accept(s); /* the next token without another pass */
+    uint64_t *spent = prefill ? &s->turn.prefill_ns : &s->turn.decode_ns;
+    int32_t rc = done ? GLM_OK : tokens_run(s, turn_deadline(s, since, deadline), &done, err);
 
+    count_time(spent, &since);
     if (!rc && done)
-        rc = tokens_drawn(s, err);
-    ns = os_now_ns() - begin;
-    *(prefill ? &s->turn.prefill_ns : &s->turn.decode_ns) += ns;
+        rc = chunk_done(s, err);
+    if (!rc && turn_expired(s))
+        rc = turn_expire(s, err);
+    count_time(spent, &since);
     if (!prefill && !rc)
-        draft_timed(s, ns, s->stats.n_generated - before);
+        draft_timed(s, since - begin, s->stats.n_generated - before);
     return rc;
 }
 

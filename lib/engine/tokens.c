@@ -60,6 +60,7 @@ static int32_t reserve_pass(glm_session *s, uint32_t n_row, uint32_t n_logit, gl
     s->pass_rows = n_row;
     s->pass_logits = n_logit;
     s->has_logits = false;
+    draft_drop(s);
     return GLM_OK;
 }
 
@@ -122,7 +123,8 @@ void tokens_truncate(glm_session *s, size_t n)
 void tokens_drop_queue(glm_session *s)
 {
     s->queue.n = s->queue_done = 0;
-    s->pass_running = s->draft.running = s->draft.has = s->draft.verify = false;
+    s->pass_running = false;
+    draft_drop(s);
     batch_leave(s);
 }
 

@@ -1,217 +1,8 @@
-/* turn.c: from a conversation to a prompt, and from sampled tokens to events and messages. A turn may span
- * several messages of the model, when it calls tools and goes on with their results. */
+/* turn.c: from sampled tokens to events and messages, and the ends of a turn. A turn may span several messages of the model,
+ * when it calls tools and goes on with their results; begin.c begins them. */
 #include "engine_int.h"
 
-#include <math.h>
 #include <string.h>
-
-#define TEXT_RESERVE (64u << 10) /* of each text buffer, so that ordinary answers allocate nothing */
-
-/* ---- sampling --------------------------------------------------------------------------------------- */
-
-static float choose(float asked, float file, float family)
-{
-    return !isnan(asked) ? asked : !isnan(file) ? file : family;
-}
-
-/* What the host asked for, else the checkpoint's generation_config, else the family's published settings. */
-int32_t turn_sample_options(const glm_session *s, struct sample_options *out, glm_error *err)
-{
-    const struct generation_defaults *g = ckpt_generation(s->model->ckpt);
-    const glm_turn_options *o = &s->options;
-    bool greedy = g->do_sample == 0;
-
-    out->temperature = choose(o->temperature, greedy ? 0.0f : g->temperature, s->model->family == CHAT_47 ? 1.0f : 0.6f);
-    out->top_p = choose(o->top_p, g->top_p, 0.95f);
-    out->min_p = choose(o->min_p, g->min_p, 0.0f);
-    out->repeat_penalty = choose(o->repeat_penalty, g->repeat_penalty, 1.0f);
-    out->top_k = o->top_k >= 0 ? o->top_k : g->top_k >= 0 ? g->top_k : 0;
-    out->seed = o->seed;
-    return sample_check(out, err);
-}
-
-/* ---- what may be sampled ------------------------------------------------------------------------------ */
-
-static void allow(uint32_t *mask, int32_t id)
-{
-    if (id >= 0)
-        mask[id / 32] |= 1u << id % 32;
-}
-
-static bool is_eos(const glm_model *m, int32_t id)
-{
-    const struct generation_defaults *g = ckpt_generation(m->ckpt);
-    for (uint32_t i = 0; i < g->n_eos; i++)
-        if (g->eos[i] == id)
-            return true;
-    return false;
-}
-
-/* Ordinary tokens, the ends of a message, the tags of a thought, and those of a call where tools are declared. */
-static void build_mask(glm_session *s)
-{
-    static const enum tok_special stops[] = { TOK_ENDOFTEXT, TOK_USER, TOK_OBSERVATION, TOK_THINK, TOK_THINK_END };
-    static const enum tok_special calls[] = { TOK_TOOL_CALL, TOK_TOOL_CALL_END, TOK_ARG_KEY, TOK_ARG_KEY_END,
-        TOK_ARG_VALUE, TOK_ARG_VALUE_END };
-    const glm_model *m = s->model;
-    const struct generation_defaults *g = ckpt_generation(m->ckpt);
-    uint32_t *mask = s->turn.mask;
-
-    memcpy(mask, m->plain_mask, ((size_t)m->info.n_vocab + 31) / 32 * sizeof *mask);
-    for (size_t i = 0; i < ARRAY_LEN(stops); i++)
-        allow(mask, tok_id(m->tok, stops[i]));
-    for (uint32_t i = 0; i < g->n_eos; i++)
-        if ((uint32_t)g->eos[i] < m->info.n_vocab)
-            allow(mask, g->eos[i]);
-    if (s->tools && s->turn.opt.tool_choice != GLM_TOOLS_NONE)
-        for (size_t i = 0; i < ARRAY_LEN(calls); i++)
-            allow(mask, tok_id(m->tok, calls[i]));
-}
-
-/* ---- begin -------------------------------------------------------------------------------------------- */
-
-bool turn_due(const glm_session *s)
-{
-    return s->messages.n > 0 && s->messages.item[s->messages.n - 1].chat.role != GLM_ROLE_ASSISTANT;
-}
-
-/* Tokens that the prompt has to leave room for. Without a number a host that lets old turns go gets a quarter of the
- * context, or what is usual. */
-static uint64_t wanted(const glm_session *s, uint32_t asked)
-{
-    uint64_t quarter = s->n_ctx / 4;
-    return asked ? asked : quarter < DEFAULT_MAX_TOKENS ? quarter : DEFAULT_MAX_TOKENS;
-}
-
-/* The tokens that may be generated: *n_left before, or with `first` those that the turn asks for. */
-static int32_t check_length(const glm_session *s, uint64_t n_prompt, bool first, uint64_t *n_left, glm_error *err)
-{
-    uint64_t room = s->n_ctx > n_prompt ? s->n_ctx - n_prompt : 0, asked = first ? s->turn.opt.max_tokens : 0;
-
-    if (room == 0 || asked > room)
-        return err_set(err, GLM_ECONTEXT, n_prompt, NULL,
-            "the prompt has %llu tokens and %llu are asked for, the context has %u: shorten it or open a larger session",
-            (unsigned long long)n_prompt, (unsigned long long)(asked ? asked : 1), s->n_ctx);
-    if (first)
-        *n_left = asked ? asked : DEFAULT_MAX_TOKENS;
-    *n_left = *n_left < room ? *n_left : room;
-    return GLM_OK;
-}
-
-/* Tokens of the cache that the conversation's prompt would share; 0 where it cannot be rendered now. */
-uint64_t turn_common(glm_session *s)
-{
-    struct prompt p;
-    uint64_t n = 0;
-
-    prompt_init(&p, s);
-    if (!prompt_build(s, &s->options, wanted(s, s->options.max_tokens), &p, NULL))
-        n = prompt_common(s, &p);
-    ids_free(&p.ids);
-    return n;
-}
-
-static int32_t reserve_text(struct turn *t, glm_error *err)
-{
-    struct buf *each[] = { &t->reasoning, &t->text, &t->calls };
-    for (size_t i = 0; i < ARRAY_LEN(each); i++) {
-        buf_clear(each[i]);
-        if (!buf_reserve(each[i], TEXT_RESERVE))
-            return err_nomem(err, "the answer's text");
-    }
-    return GLM_OK;
-}
-
-static void drop_calls(glm_session *s)
-{
-    for (size_t i = 0; i < s->turn.n_call; i++)
-        mem_free(&s->model->mem, s->turn.call[i].result);
-    s->turn.n_call = 0;
-}
-
-/* Queues the prompt's part that the cache does not hold. The last token is computed again if need be: its
- * logits are wanted. */
-static int32_t queue_prompt(glm_session *s, const struct prompt *p, uint64_t n_left, struct stream **stream,
-    glm_error *err)
-{
-    bool in_thought = s->model->family == CHAT_47 && s->turn.opt.thinking != GLM_THINK_OFF;
-    size_t n = p->ids.n, common = prompt_common(s, p);
-    int32_t rc;
-
-    if (common == n)
-        common--;
-    common = draft_begin(s, common);
-    rc = stream_open(&s->model->mem, s->model->tok, s->tools ? s->tools->types : NULL, s->model->family, in_thought, stream,
-        err);
-    if (!rc)
-        rc = tokens_reserve(s, common, n - common, n + n_left, err);
-    if (!rc)
-        rc = reserve_text(&s->turn, err);
-    if (rc)
-        return rc;
-    tokens_truncate(s, common);
-    ids_append(&s->queue, p->ids.id + common, n - common);
-    s->first_message = p->first;
-    s->turn.body = p->body;
-    s->turn.n_prompt = n;
-    s->turn.n_reused = common;
-    return GLM_OK;
-}
-
-/* The next message of the model, with n_left tokens to go. */
-static int32_t begin_message(glm_session *s, uint64_t *n_left, bool first, glm_error *err)
-{
-    struct stream *stream = NULL;
-    struct prompt p;
-    int32_t rc;
-
-    prompt_init(&p, s);
-    rc = prompt_build(s, &s->turn.opt, wanted(s, first ? s->turn.opt.max_tokens : 0), &p, err);
-    if (!rc)
-        rc = check_length(s, p.ids.n, first, n_left, err);
-    if (!rc)
-        rc = queue_prompt(s, &p, *n_left, &stream, err);
-    ids_free(&p.ids);
-    if (rc) {
-        stream_close(stream);
-        return rc;
-    }
-    stream_close(s->turn.stream);
-    s->turn.stream = stream;
-    s->turn.n_left = *n_left;
-    s->turn.stopped = false;
-    drop_calls(s);
-    s->state = SESSION_PREFILL;
-    s->stats.n_prompt += s->turn.n_prompt;
-    s->stats.n_reused += s->turn.n_reused;
-    return GLM_OK;
-}
-
-int32_t turn_begin(glm_session *s, glm_error *err)
-{
-    struct turn *t = &s->turn;
-    bool first = !t->active;
-    uint64_t n_left = t->n_left;
-    int32_t rc;
-
-    if (first) {
-        t->opt = s->options;
-        rc = turn_sample_options(s, &t->sample, err);
-        if (rc)
-            return rc;
-    }
-    if (!t->mask)
-        t->mask = mem_array(&s->model->mem, ((size_t)s->model->info.n_vocab + 31) / 32, sizeof *t->mask);
-    if (!t->mask)
-        return err_nomem(err, "the token mask");
-    build_mask(s);
-    rc = begin_message(s, &n_left, first, err);
-    if (!rc && first) {
-        t->active = true;
-        t->n_think = t->n_answer = t->prefill_ns = t->decode_ns = 0;
-    }
-    return rc;
-}
 
 /* ---- tokens into events ---------------------------------------------------------------------------------- */
 
@@ -289,13 +80,47 @@ static void drop_incomplete(struct turn *t)
         t->n_call--;
 }
 
-static int32_t on_stream(void *user, const struct stream_event *ev)
+static int32_t ready_text(glm_session *s)
 {
-    glm_session *s = user;
+    struct buf *ready = &s->turn.ready;
+    struct stream_event ev = { .text = ready->data, .text_size = ready->size };
+    if (ready->failed)
+        return GLM_ENOMEM;
+    return ready->size ? text_piece(s, &s->turn.text, GLM_EVENT_TEXT, &ev) : GLM_OK;
+}
+
+/* What the stop rules let through of it. */
+int32_t turn_answer(glm_session *s, const char *text, size_t size)
+{
+    struct turn *t = &s->turn;
+    struct buf *ready = &t->ready;
+    buf_clear(ready);
+    if (t->stop)
+        t->ruled = text_stop_put(t->stop, text, size, ready);
+    else
+        buf_put(ready, text, size);
+    t->stopped |= t->ruled;
+    return ready_text(s);
+}
+
+/* A piece of the answer is over: no stop string goes on into the next. */
+static int32_t answer_end(glm_session *s)
+{
+    struct turn *t = &s->turn;
+    if (!t->stop || t->ruled)
+        return GLM_OK;
+    buf_clear(&t->ready);
+    t->ruled = text_stop_flush(t->stop, &t->ready);
+    t->stopped |= t->ruled;
+    return ready_text(s);
+}
+
+static int32_t deliver(glm_session *s, const struct stream_event *ev)
+{
     struct turn *t = &s->turn;
     switch (ev->type) {
     case STREAM_REASONING: return text_piece(s, &t->reasoning, GLM_EVENT_REASONING, ev);
-    case STREAM_TEXT: return text_piece(s, &t->text, GLM_EVENT_TEXT, ev);
+    case STREAM_TEXT: return turn_answer(s, ev->text, ev->text_size);
     case STREAM_CALL_BEGIN: return call_begin(s, ev);
     case STREAM_CALL_DELTA:
         return event_text(s, GLM_EVENT_TOOL_CALL_DELTA, ev->text, ev->text_size, t->call[t->n_call - 1].id);
@@ -306,16 +131,22 @@ static int32_t on_stream(void *user, const struct stream_event *ev)
     return GLM_OK;
 }
 
+static int32_t on_stream(void *user, const struct stream_event *ev)
+{
+    glm_session *s = user;
+    int32_t rc = ev->type == STREAM_TEXT ? GLM_OK : answer_end(s);
+    return rc || s->turn.ruled ? rc : deliver(s, ev);
+}
+
 /* ---- the end of a message --------------------------------------------------------------------------------- */
 
-/* The tokens of the message so far. Its last one was sampled, but not computed, where a limit ended it; there is room for
- * it behind the others. */
+/* The tokens of the message so far. Those that were not computed yet are copied behind the others, where there is room. */
 static struct ids message_ids(const glm_session *s)
 {
-    const struct turn *t = &s->turn;
-    struct ids ids = { .id = s->past.id + t->body, .n = s->past.n - t->body };
-    if (!t->stopped)
-        ids.id[ids.n++] = t->last;
+    size_t n_past = s->past.n - s->turn.body, n_queue = s->queue.n - s->queue_done;
+    struct ids ids = { .id = s->past.id + s->turn.body, .n = n_past + n_queue };
+    if (n_queue)
+        memcpy(ids.id + n_past, s->queue.id + s->queue_done, n_queue * sizeof *ids.id);
     return ids;
 }
 
@@ -325,7 +156,7 @@ static int32_t append_message(glm_session *s, bool keep_reasoning, bool whole, g
 {
     struct turn *t = &s->turn;
     glm_message msg = { .struct_size = sizeof msg, .role = GLM_ROLE_ASSISTANT };
-    struct ids ids = message_ids(s);
+    struct ids ids = { 0 };
     size_t calls_size = t->calls.size;
     int32_t rc;
 
@@ -339,9 +170,18 @@ static int32_t append_message(glm_session *s, bool keep_reasoning, bool whole, g
     msg.reasoning_size = keep_reasoning ? t->reasoning.size : 0;
     msg.calls_json = calls_size ? t->calls.data : NULL;
     msg.calls_size = t->calls.size;
+    if (whole)
+        ids = message_ids(s);
     rc = messages_add(&s->messages, &msg, whole ? &ids : NULL, 0, err);
     t->calls.size = calls_size;
     return rc;
+}
+
+void turn_drop_calls(glm_session *s)
+{
+    for (size_t i = 0; i < s->turn.n_call; i++)
+        mem_free(&s->model->mem, s->turn.call[i].result);
+    s->turn.n_call = 0;
 }
 
 static int32_t end_turn(glm_session *s, uint32_t reason, glm_error *err)
@@ -363,8 +203,8 @@ static int32_t end_turn(glm_session *s, uint32_t reason, glm_error *err)
         s->state = SESSION_TOOLS;
     } else {
         s->state = SESSION_IDLE;
-        t->active = false;
-        drop_calls(s);
+        t->active = t->infill = false;
+        turn_drop_calls(s);
     }
     return GLM_OK;
 }
@@ -398,7 +238,8 @@ int32_t turn_results(glm_session *s, glm_error *err)
 /* With every result there the turn goes on by itself, else it ends and waits for them. */
 static int32_t end_with_calls(glm_session *s, glm_error *err)
 {
-    int32_t rc = append_message(s, true, stream_n_cut(s->turn.stream) == 0, err);
+    bool whole = stream_n_cut(s->turn.stream) == 0 && !s->turn.ruled;
+    int32_t rc = append_message(s, true, whole, err);
     if (rc)
         return rc;
     if (!all_answered(&s->turn))
@@ -407,50 +248,144 @@ static int32_t end_with_calls(glm_session *s, glm_error *err)
     return rc ? rc : turn_begin(s, err);
 }
 
-static int32_t end_message(glm_session *s, bool length, glm_error *err)
+static int32_t end_code(glm_session *s, uint32_t reason, glm_error *err)
+{
+    if (answer_end(s))
+        return err_nomem(err, "the code");
+    return end_turn(s, s->turn.ruled ? GLM_END_STOP : reason, err);
+}
+
+/* reason: STOP, or the limit that cut the message short. A stop rule may apply to the last of the text even then. */
+static int32_t end_message(glm_session *s, uint32_t reason, glm_error *err)
 {
     struct turn *t = &s->turn;
     struct stream_sink sink = { s, on_stream };
+    bool limit = reason != GLM_END_STOP, whole;
     enum stream_finish finish;
-    bool whole;
-    int32_t rc = stream_end(t->stream, length, &sink, &finish, err);
+    int32_t rc;
 
+    if (t->infill)
+        return end_code(s, reason, err);
+    whole = !(limit && stream_drop_partial(t->stream));
+    rc = stream_end(t->stream, limit, &sink, &finish, err);
+    if (!rc && answer_end(s))
+        rc = err_nomem(err, "the answer's text");
     if (rc)
         return rc;
+    if (t->ruled)
+        limit = false;
     drop_incomplete(t);
-    if (t->n_call > 0 && !length)
+    if (t->n_call > 0 && !limit)
         return end_with_calls(s, err);
-    whole = stream_n_cut(t->stream) == 0 && !stream_in_reasoning(t->stream) && !(length && t->calls.size);
-    if (length) /* calls of a message that was cut are not carried out */
+    whole = whole && stream_n_cut(t->stream) == 0 && !stream_in_reasoning(t->stream) && !(limit && t->calls.size) && !t->ruled;
+    if (limit) /* calls of a message that was cut are not carried out */
         t->calls.size = 0;
     rc = append_message(s, true, whole, err);
-    return rc ? rc : end_turn(s, length ? GLM_END_LENGTH : GLM_END_STOP, err);
+    return rc ? rc : end_turn(s, limit ? reason : GLM_END_STOP, err);
+}
+
+/* ---- tokens ------------------------------------------------------------------------------------------------- */
+
+static bool is_eos(const glm_model *m, int32_t id)
+{
+    const struct generation_defaults *g = ckpt_generation(m->ckpt);
+    for (uint32_t i = 0; i < g->n_eos; i++)
+        if (g->eos[i] == id)
+            return true;
+    return false;
+}
+
+static int32_t loop_event(glm_session *s, uint32_t period, uint64_t length)
+{
+    struct queued *e = events_add(&s->events, GLM_EVENT_LOOP);
+    if (!e)
+        return GLM_ENOMEM;
+    e->ev.rows_done = length;
+    e->ev.rows_total = period;
+    return GLM_OK;
+}
+
+/* The next token of the message. A tag belongs to neither side of it: it counts as answer. */
+static int32_t take(glm_session *s, int32_t id, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    struct stream_sink sink = { s, on_stream };
+    bool thinking = !t->infill && stream_in_reasoning(t->stream);
+    uint64_t length;
+    uint32_t period;
+    int32_t rc = GLM_OK;
+
+    if (is_eos(s->model, id))
+        t->stopped = true;
+    else
+        rc = t->infill ? infill_put(s, id, err) : stream_put(t->stream, id, &sink, err);
+    t->thought |= !t->infill && stream_in_reasoning(t->stream);
+    thinking = thinking && !t->stopped && stream_in_reasoning(t->stream);
+    *(thinking ? &t->n_think : &t->n_answer) += 1;
+    t->n_thought += thinking;
+    t->n_left--;
+    if (!t->stopped)
+        ids_put(&s->queue, id);
+    if (!rc && text_loop_put(&t->loop, id, &period, &length))
+        rc = loop_event(s, period, length);
+    return rc || !s->queue.failed ? rc : err_nomem(err, "token ids");
+}
+
+int32_t turn_settle(glm_session *s, glm_error *err)
+{
+    struct turn *t = &s->turn;
+    int32_t rc = GLM_OK;
+
+    if (t->stopped)
+        return end_message(s, GLM_END_STOP, err);
+    if (t->n_left && think_due(s))
+        rc = think_close(s, err);
+    if (!rc && t->n_left == 0)
+        return end_message(s, GLM_END_LENGTH, err);
+    s->state = SESSION_DECODE;
+    return rc;
+}
+
+int32_t turn_force(glm_session *s, const int32_t *ids, size_t n, glm_error *err)
+{
+    int32_t rc = GLM_OK;
+    for (size_t i = 0; i < n && !rc && s->turn.n_left && !s->turn.stopped; i++)
+        rc = take(s, ids[i], err);
+    return rc;
 }
 
 int32_t turn_token(glm_session *s, int32_t id, glm_error *err)
 {
-    struct turn *t = &s->turn;
-    struct stream_sink sink = { s, on_stream };
-    int32_t rc;
-
-    t->last = id;
-    if (is_eos(s->model, id)) {
-        t->stopped = true;
-    } else {
-        rc = stream_put(t->stream, id, &sink, err);
-        if (rc)
-            return rc;
-    }
-    *(stream_in_reasoning(t->stream) ? &t->n_think : &t->n_answer) += 1;
-    t->n_left--;
+    int32_t rc = take(s, id, err);
     s->stats.n_generated++;
-    if (t->stopped)
-        return end_message(s, false, err);
-    if (t->n_left == 0)
-        return end_message(s, true, err);
-    ids_put(&s->queue, id);
-    s->state = SESSION_DECODE;
-    return s->queue.failed ? err_nomem(err, "token ids") : GLM_OK;
+    return rc ? rc : turn_settle(s, err);
+}
+
+/* ---- time ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t spent(const struct turn *t) { return t->prefill_ns + t->decode_ns; }
+
+static bool computing(const glm_session *s) { return s->state == SESSION_PREFILL || s->state == SESSION_DECODE; }
+
+bool turn_expired(const glm_session *s)
+{
+    return computing(s) && s->turn.opt.max_ns && spent(&s->turn) >= s->turn.opt.max_ns;
+}
+
+uint64_t turn_deadline(const glm_session *s, uint64_t now, uint64_t deadline)
+{
+    uint64_t most = s->turn.opt.max_ns, end;
+    if (!computing(s) || !most)
+        return deadline;
+    end = most > spent(&s->turn) ? most - spent(&s->turn) : 1;
+    end = end < UINT64_MAX - now ? now + end : UINT64_MAX;
+    return deadline && deadline < end ? deadline : end;
+}
+
+/* In the prompt there is no message yet. */
+int32_t turn_expire(glm_session *s, glm_error *err)
+{
+    return s->state == SESSION_PREFILL ? end_turn(s, GLM_END_TIME, err) : end_message(s, GLM_END_TIME, err);
 }
 
 /* ---- other ends --------------------------------------------------------------------------------------------- */
@@ -498,7 +433,7 @@ int32_t turn_cancel(glm_session *s, glm_error *err)
 
     if (s->state == SESSION_TOOLS) {
         rc = keep_answered(s, err);
-    } else if (t->active) {
+    } else if (t->active && !t->infill) {
         drop_incomplete(t);
         if (t->text.size || any_answered(t)) {
             rc = append_message(s, !stream_in_reasoning(t->stream), false, err);
@@ -506,21 +441,29 @@ int32_t turn_cancel(glm_session *s, glm_error *err)
                 rc = keep_answered(s, err);
         }
     }
-    return rc ? rc : end_turn(s, GLM_END_CANCELLED, err);
+    if (rc)
+        return rc;
+    if (s->state == SESSION_IDLE)
+        s->infill.pending = false;
+    return end_turn(s, GLM_END_CANCELLED, err);
 }
 
 void turn_abort(glm_session *s)
 {
     tokens_drop_queue(s);
-    drop_calls(s);
-    s->turn.active = false;
+    turn_drop_calls(s);
+    s->turn.active = s->turn.infill = false;
     s->state = SESSION_IDLE;
 }
 
 void turn_free(glm_session *s)
 {
     struct mem *m = &s->model->mem;
-    drop_calls(s);
+    turn_drop_calls(s);
+    mem_free(m, s->turn.opt_block);
+    ids_free(&s->turn.close);
+    text_stop_close(s->turn.stop);
+    buf_free(&s->turn.ready);
     mem_free(m, s->turn.call);
     mem_free(m, s->turn.mask);
     buf_free(&s->turn.reasoning);

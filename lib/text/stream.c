@@ -349,6 +349,13 @@ bool stream_in_reasoning(const struct stream *s)
     return s->state == AT_THOUGHT || s->unclosed_thought;
 }
 
+uint32_t stream_drop_partial(struct stream *s)
+{
+    uint32_t n = s->decoder.n_held;
+    s->decoder.n_held = 0;
+    return n;
+}
+
 uint32_t stream_n_call(const struct stream *s)
 {
     return s->n_call;

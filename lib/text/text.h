@@ -256,6 +256,50 @@ void stream_text_init(struct stream_text *c, struct mem *m);
 struct stream_sink stream_text_sink(struct stream_text *c); /* put fails with GLM_ENOMEM */
 void stream_text_free(struct stream_text *c);
 
+/* Forgets the bytes of an unfinished character; returns how many there were. */
+uint32_t stream_drop_partial(struct stream *s);
+
+/* ---- stop rules (stop.c) ------------------------------------------------------------------------------------------------- */
+
+/* The answer is the text before the first place where a stop string stands in it (before the longest that begins there, if
+ * strings lie in one another), and before the end of its last line: a line's end in front of what does not belong to the
+ * answer is not delivered, nor are blank lines before a line that is indented less. */
+struct text_stop_rules {
+    const char *const *stop; /* [n_stop], none of them empty */
+    uint32_t n_stop;
+    uint32_t lines;          /* 0: any number */
+    bool dedent;             /* ends before a line that is indented less than the first one that is not blank, unless it only
+                                closes brackets. A tab goes to the next multiple of 8 columns */
+};
+#define TEXT_STOP_MAX 65536u /* bytes of a stop string */
+struct text_stop;
+/* GLM_EINVAL for an empty string, GLM_ELIMIT for one that is too long; text_stop_open checks this, too. */
+int32_t text_stop_check(const struct text_stop_rules *rules, glm_error *err);
+int32_t text_stop_open(struct mem *m, const struct text_stop_rules *rules, struct text_stop **out, glm_error *err);
+int32_t text_stop_copy(struct mem *m, const struct text_stop *from, struct text_stop **out, glm_error *err); /* as it stands */
+void text_stop_close(struct text_stop *s);
+/* A new text, which goes on with this line: its indentation counts. */
+void text_stop_begin(struct text_stop *s, const char *line, size_t size);
+/* More text; what is certain to belong to the answer is appended to out. true: the answer ends there, whatever follows. No
+ * allocation but out's. */
+bool text_stop_put(struct text_stop *s, const char *text, size_t size, struct buf *out);
+/* No text follows, for now: what was held back is appended to out. true: the answer ends there. */
+bool text_stop_flush(struct text_stop *s, struct buf *out);
+
+/* ---- loops (loop.c) ------------------------------------------------------------------------------------------------------- */
+
+#define TEXT_LOOP_PERIOD 256u /* longest run of tokens that is looked for */
+struct text_loop {
+    uint64_t n;
+    int32_t recent[TEXT_LOOP_PERIOD];
+    uint32_t run[TEXT_LOOP_PERIOD];
+    uint32_t period; /* of the loop that was found and still lasts; 0: none */
+};
+void text_loop_begin(struct text_loop *l);
+/* One token. true: a loop has become certain, the last `length` tokens are `period` tokens over and over. Once for each
+ * loop. */
+bool text_loop_put(struct text_loop *l, int32_t id, uint32_t *period, uint64_t *length);
+
 /* ---- sampler (sample.c) ------------------------------------------------------------------------------------------------ */
 
 struct sample_options {

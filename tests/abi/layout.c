@@ -86,6 +86,8 @@ int main(void)
     FIELD(glm_session_options, kv_type);
     FIELD(glm_session_options, overflow);
     FIELD(glm_session_options, event_bytes);
+    FIELD(glm_session_options, speculation);
+    FIELD(glm_session_options, reserved);
     SIZE(glm_message);
     FIELD(glm_message, struct_size);
     FIELD(glm_message, role);
@@ -200,6 +202,9 @@ int main(void)
     VALUE(GLM_ACTIVATIONS_F32);
     VALUE(GLM_OVERFLOW_ERROR);
     VALUE(GLM_OVERFLOW_DROP_OLDEST);
+    VALUE(GLM_SPECULATION_AUTO);
+    VALUE(GLM_SPECULATION_OFF);
+    VALUE(GLM_SPECULATION_ON);
     VALUE(GLM_ROLE_SYSTEM);
     VALUE(GLM_ROLE_USER);
     VALUE(GLM_ROLE_ASSISTANT);

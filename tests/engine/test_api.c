@@ -471,7 +471,8 @@ START_TEST(values_out_of_range)
     o.top_k = -1;
     o.thinking = 77;
     ck_assert_int_eq(glm_session_turn(s, &o, &err), GLM_EINVAL);
-    o.thinking = GLM_THINK_BUDGET;
+    o.thinking = GLM_THINK_ON;
+    o.n_logprobs = 1;
     ck_assert_int_eq(glm_session_turn(s, &o, &err), GLM_ENOTSUP);
     ck_assert_int_eq(glm_session_say(s, 17, "x", 1, &err), GLM_EINVAL);
     ck_assert_int_eq(glm_session_say(s, GLM_ROLE_USER, "ab\xc3", 3, &err), GLM_EUTF8);
