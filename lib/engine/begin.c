@@ -191,6 +191,8 @@ int32_t turn_begin(glm_session *s, glm_error *err)
     uint64_t n_left = t->n_left;
     int32_t rc;
 
+    if (!first && n_left == 0) /* the message that called ended at its very limit */
+        return turn_end(s, GLM_END_LENGTH, err);
     rc = first ? turn_freeze(s, err) : GLM_OK;
     if (rc)
         return rc;

@@ -305,6 +305,7 @@ int32_t turn_answer(glm_session *s, const char *text, size_t size); /* more of t
 bool turn_expired(const glm_session *s);             /* the turn's computing time is used up */
 int32_t turn_expire(glm_session *s, glm_error *err); /* ends it for that */
 uint64_t turn_deadline(const glm_session *s, uint64_t now, uint64_t deadline); /* the earlier of the step's and the turn's */
+int32_t turn_end(glm_session *s, uint32_t reason, glm_error *err);
 int32_t turn_results(glm_session *s, glm_error *err); /* all calls answered: results become messages */
 int32_t turn_cancel(glm_session *s, glm_error *err);
 void turn_abort(glm_session *s);       /* after a failed step: the message being generated is dropped */

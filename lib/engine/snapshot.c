@@ -387,7 +387,7 @@ static int32_t read_cache(struct loading *l, glm_error *err)
 
 static int32_t read_all(struct loading *l, glm_model *m, const glm_session_options *opt, glm_error *err)
 {
-    glm_session_options o = { .struct_size = sizeof o, .kv_type = l->head.kv_type };
+    glm_session_options o = { .struct_size = sizeof o, .kv_type = l->head.kv_type, .event_bytes = opt->event_bytes };
     struct buf session, other;
     int32_t rc = check_model(l, m, err);
 

@@ -184,7 +184,7 @@ void turn_drop_calls(glm_session *s)
     s->turn.n_call = 0;
 }
 
-static int32_t end_turn(glm_session *s, uint32_t reason, glm_error *err)
+int32_t turn_end(glm_session *s, uint32_t reason, glm_error *err)
 {
     struct turn *t = &s->turn;
     struct queued *e = events_add(&s->events, GLM_EVENT_TURN_END);
@@ -243,7 +243,7 @@ static int32_t end_with_calls(glm_session *s, glm_error *err)
     if (rc)
         return rc;
     if (!all_answered(&s->turn))
-        return end_turn(s, GLM_END_TOOLS, err);
+        return turn_end(s, GLM_END_TOOLS, err);
     rc = turn_results(s, err);
     return rc ? rc : turn_begin(s, err);
 }
@@ -252,7 +252,7 @@ static int32_t end_code(glm_session *s, uint32_t reason, glm_error *err)
 {
     if (answer_end(s))
         return err_nomem(err, "the code");
-    return end_turn(s, s->turn.ruled ? GLM_END_STOP : reason, err);
+    return turn_end(s, s->turn.ruled ? GLM_END_STOP : reason, err);
 }
 
 /* reason: STOP, or the limit that cut the message short. A stop rule may apply to the last of the text even then. */
@@ -281,7 +281,7 @@ static int32_t end_message(glm_session *s, uint32_t reason, glm_error *err)
     if (limit) /* calls of a message that was cut are not carried out */
         t->calls.size = 0;
     rc = append_message(s, true, whole, err);
-    return rc ? rc : end_turn(s, limit ? reason : GLM_END_STOP, err);
+    return rc ? rc : turn_end(s, limit ? reason : GLM_END_STOP, err);
 }
 
 /* ---- tokens ------------------------------------------------------------------------------------------------- */
@@ -385,7 +385,7 @@ uint64_t turn_deadline(const glm_session *s, uint64_t now, uint64_t deadline)
 /* In the prompt there is no message yet. */
 int32_t turn_expire(glm_session *s, glm_error *err)
 {
-    return s->state == SESSION_PREFILL ? end_turn(s, GLM_END_TIME, err) : end_message(s, GLM_END_TIME, err);
+    return s->state == SESSION_PREFILL ? turn_end(s, GLM_END_TIME, err) : end_message(s, GLM_END_TIME, err);
 }
 
 /* ---- other ends --------------------------------------------------------------------------------------------- */
@@ -433,7 +433,7 @@ int32_t turn_cancel(glm_session *s, glm_error *err)
 
     if (s->state == SESSION_TOOLS) {
         rc = keep_answered(s, err);
-    } else if (t->active && !t->infill) {
+    } else if (t->active && !t->infill && s->state != SESSION_IDLE) { /* between two messages nothing is under way */
         drop_incomplete(t);
         if (t->text.size || any_answered(t)) {
             rc = append_message(s, !stream_in_reasoning(t->stream), false, err);
@@ -445,7 +445,7 @@ int32_t turn_cancel(glm_session *s, glm_error *err)
         return rc;
     if (s->state == SESSION_IDLE)
         s->infill.pending = false;
-    return end_turn(s, GLM_END_CANCELLED, err);
+    return turn_end(s, GLM_END_CANCELLED, err);
 }
 
 void turn_abort(glm_session *s)

@@ -314,6 +314,61 @@ START_TEST(cancel_with_calls_waiting)
 }
 END_TEST
 
+/* With its results there, but before the next message: nothing is under way that could be kept. */
+START_TEST(cancel_between_messages)
+{
+    glm_session *s = weather_session();
+    glm_event ev = GLM_EVENT_INIT;
+    glm_error err = GLM_ERROR_INIT;
+    uint64_t id = 0, before = 0, after = 0;
+    while (ev.type != GLM_EVENT_TURN_END) {
+        ck_assert(!glm_session_step(s, NULL, &ev, &err));
+        id = ev.type == GLM_EVENT_TOOL_CALL ? ev.call_id : id;
+    }
+    ck_assert(!glm_session_mark(s, &before, &err));
+    ck_assert(!glm_tool_result(s, id, "sunny", GLM_NTS, &err));
+    glm_session_cancel(s);
+    ck_assert_uint_eq(finish(s, 0, NULL).end.end_reason, GLM_END_CANCELLED);
+    ck_assert(!glm_session_mark(s, &after, &err));
+    ck_assert_uint_eq(after, before + 1); /* the result, and no message twice */
+    ck_assert_uint_eq(finish(s, 0, NULL).end.end_reason, GLM_END_STOP);
+    glm_session_close(s);
+}
+END_TEST
+
+/* A call that takes the turn's last token is carried out, but the turn does not go on past its limit. */
+START_TEST(a_call_at_the_limit)
+{
+    for (int late = 0; late < 2; late++) {
+        glm_session *s = weather_session();
+        glm_error err = GLM_ERROR_INIT;
+        glm_event ev = GLM_EVENT_INIT;
+        uint64_t id = 0, n;
+        struct answer a = finish(s, 0, NULL);
+        n = a.end.n_think + a.end.n_answer;
+        glm_session_close(s);
+        s = weather_session();
+        greedy(s, (uint32_t)n);
+        while (ev.type != GLM_EVENT_TURN_END) {
+            ck_assert(!glm_session_step(s, NULL, &ev, &err));
+            id = ev.type == GLM_EVENT_TOOL_CALL ? ev.call_id : id;
+            if (ev.type == GLM_EVENT_TOOL_CALL && !late)
+                ck_assert(!glm_tool_result(s, id, "sunny", GLM_NTS, &err));
+        }
+        if (late) {
+            ck_assert_uint_eq(ev.end_reason, GLM_END_TOOLS);
+            ck_assert(!glm_tool_result(s, id, "sunny", GLM_NTS, &err));
+            ev = finish(s, 0, NULL).end;
+        }
+        ck_assert_uint_eq(ev.end_reason, GLM_END_LENGTH);
+        ck_assert_uint_eq(ev.n_think + ev.n_answer, n);
+        greedy(s, 100);
+        ck_assert_uint_eq(finish(s, 0, NULL).end.end_reason, GLM_END_STOP); /* the next turn answers the result */
+        glm_session_close(s);
+    }
+}
+END_TEST
+
 static void *cancel_soon(void *s)
 {
     usleep(2000);
@@ -714,7 +769,7 @@ int main(void)
     const TTest *const tests[] = { an_answer_with_a_thought, thinking_off, budgets_do_not_change_the_answer,
         a_tool_call_answered_at_once, a_tool_call_answered_later, prefix_reuse, messages_as_an_array,
         special_tokens_in_text_are_text, cancel_keeps_delivered_text, cancel_before_the_first_step,
-        cancel_with_calls_waiting, cancel_from_another_thread, the_token_level, tokenize_and_back, null_arguments,
+        cancel_with_calls_waiting, cancel_between_messages, a_call_at_the_limit, cancel_from_another_thread, the_token_level, tokenize_and_back, null_arguments,
         values_out_of_range, struct_sizes, states, context_limits, kv_cap, a_runner_and_a_second_thread,
         in_a_forked_child, estimate_and_describe, a_tokenizer_without_weights, names_and_version };
     Suite *suite = suite_create("api");

@@ -669,6 +669,8 @@ int main(void)
     int n_failed;
 
     tcase_add_checked_fixture(tc, open_model, close_model);
+    tcase_set_timeout(tc, 120);
+    tcase_set_timeout(files, 120);
     tcase_add_loop_test(tc, tokens_in_every_kv_type, GLM_KV_F32, GLM_KV_FP8 + 1);
     tcase_add_test(tc, more_tokens_than_a_group_of_blocks);
     tcase_add_test(tc, the_same_session_gives_the_same_bytes);
