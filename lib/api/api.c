@@ -236,7 +236,8 @@ static int32_t enter(glm_session *s, glm_error *err)
     rc = check_model(session_model(s), err);
     if (rc)
         return rc;
-    return session_enter(s) ? GLM_OK : err_set(err, GLM_EBUSY, 0, NULL, "the session is in use by another thread");
+    return session_enter(s) ? GLM_OK
+                            : err_set(err, GLM_EBUSY, 0, NULL, "the session is in use by another thread or by the worker");
 }
 
 static int32_t leave(glm_session *s, int32_t rc)
@@ -311,10 +312,30 @@ GLM_API int32_t GLM_CALL glm_session_tools(glm_session *s, const char *json, siz
     return rc ? rc : leave(s, session_tools(s, json, size, err));
 }
 
+/* What is legal on a session that the worker runs, too. */
+static int32_t enter_started(glm_session *s, bool *started, glm_error *err)
+{
+    int32_t rc;
+    if (!s)
+        return null_argument(err, "s");
+    rc = check_model(session_model(s), err);
+    if (rc)
+        return rc;
+    return session_enter_started(s, started) ? GLM_OK
+                                             : err_set(err, GLM_EBUSY, 0, NULL, "the session is in use by another thread");
+}
+
 GLM_API int32_t GLM_CALL glm_tool_result(glm_session *s, uint64_t call_id, const char *text, size_t size, glm_error *err)
 {
-    int32_t rc = with_text(s, text, &size, "text", err);
-    return rc ? rc : leave(s, session_tool_result(s, call_id, text, size, err));
+    bool started;
+    int32_t rc = text ? utf8_argument(text, &size, "text", err) : null_argument(err, "text");
+    if (!rc)
+        rc = enter_started(s, &started, err);
+    if (rc)
+        return rc;
+    rc = session_tool_result(s, call_id, text, size, err);
+    session_leave_started(s, started);
+    return rc;
 }
 
 /* Text that may be absent, and ends at its NUL. */
@@ -369,19 +390,30 @@ GLM_API int32_t GLM_CALL glm_session_turn(glm_session *s, const glm_turn_options
 
 GLM_API int32_t GLM_CALL glm_session_end_thought(glm_session *s, glm_error *err)
 {
-    int32_t rc = enter(s, err);
-    return rc ? rc : leave(s, session_end_thought(s, err));
+    bool started;
+    int32_t rc = enter_started(s, &started, err);
+    if (rc)
+        return rc;
+    rc = session_end_thought(s, err);
+    session_leave_started(s, started);
+    return rc;
+}
+
+static int32_t take_step(glm_step *to, const glm_step *from, glm_error *err)
+{
+    int32_t rc;
+    *to = (glm_step)GLM_STEP_INIT;
+    rc = take_struct(to, sizeof *to, sizeof *to, from, "glm_step", err);
+    return rc || !to->reserved ? rc : err_set(err, GLM_EINVAL, to->reserved, "reserved", "must be 0");
 }
 
 GLM_API int32_t GLM_CALL glm_session_step(glm_session *s, const glm_step *how, glm_event *ev, glm_error *err)
 {
-    glm_step step = GLM_STEP_INIT;
+    glm_step step;
     glm_event event = GLM_EVENT_INIT;
     int32_t rc = check_out(ev, sizeof event, "glm_event", err);
     if (!rc)
-        rc = take_struct(&step, sizeof step, sizeof step, how, "glm_step", err);
-    if (!rc && step.reserved)
-        rc = err_set(err, GLM_EINVAL, step.reserved, "reserved", "must be 0");
+        rc = take_step(&step, how, err);
     if (!rc)
         rc = enter(s, err);
     if (rc)
@@ -389,6 +421,69 @@ GLM_API int32_t GLM_CALL glm_session_step(glm_session *s, const glm_step *how, g
     rc = leave(s, session_step(s, step.budget_ns, &event, err));
     if (!rc)
         give_struct(ev, &event, sizeof event);
+    return rc;
+}
+
+static int32_t at_index(glm_error *err, uint32_t i, int32_t rc)
+{
+    if (rc && err)
+        err->offset = i;
+    return rc;
+}
+
+/* Sessions of one model, none twice, and room for an event of each. */
+static int32_t check_sessions(glm_session *const *s, uint32_t n, glm_event *const *events, glm_error *err)
+{
+    glm_model_info info;
+    int32_t rc = GLM_OK;
+
+    if (!s || !events)
+        return null_argument(err, s ? "events" : "s");
+    if (n == 0 || !s[0])
+        return n ? null_argument(err, "s") : err_set(err, GLM_EINVAL, 0, "n", "there are no sessions");
+    rc = check_model(session_model(s[0]), err);
+    if (rc)
+        return rc;
+    engine_describe(session_model(s[0]), &info);
+    if (n > info.batch_max)
+        return err_set(err, GLM_EINVAL, n, "n", "at most %u sessions step together", info.batch_max);
+    for (uint32_t i = 0; i < n && !rc; i++) {
+        if (!s[i])
+            rc = null_argument(err, "s");
+        else if (session_model(s[i]) != session_model(s[0]))
+            rc = err_set(err, GLM_EINVAL, i, "s", "session %u is of another model than the first", i);
+        for (uint32_t j = 0; j < i && !rc; j++)
+            if (s[j] == s[i])
+                rc = err_set(err, GLM_EINVAL, i, "s", "session %u is session %u", i, j);
+        if (!rc)
+            rc = check_out(events[i], sizeof(glm_event), "events", err);
+        at_index(err, i, rc);
+    }
+    return rc;
+}
+
+GLM_API int32_t GLM_CALL glm_sessions_step(glm_session *const *s, uint32_t n, const glm_step *how,
+    glm_event *const *events, glm_error *err)
+{
+    glm_step step;
+    uint32_t n_entered = 0;
+    int32_t rc = check_sessions(s, n, events, err);
+
+    if (!rc)
+        rc = take_step(&step, how, err);
+    while (!rc && n_entered < n) {
+        rc = at_index(err, n_entered, enter(s[n_entered], err));
+        n_entered += !rc;
+    }
+    if (!rc)
+        rc = sessions_step(s, n, step.budget_ns, err);
+    for (uint32_t i = 0; i < n && !rc; i++) {
+        glm_event event = GLM_EVENT_INIT;
+        session_event(s[i], &event);
+        give_struct(events[i], &event, sizeof event);
+    }
+    while (n_entered > 0)
+        session_leave(s[--n_entered]);
     return rc;
 }
 
@@ -450,13 +545,14 @@ GLM_API int32_t GLM_CALL glm_session_rewind(glm_session *s, uint64_t mark, glm_e
 GLM_API int32_t GLM_CALL glm_session_stats(glm_session *s, glm_stats *out, glm_error *err)
 {
     glm_stats stats = GLM_STATS_INIT;
+    bool started;
     int32_t rc = check_out(out, sizeof stats, "glm_stats", err);
     if (!rc)
-        rc = enter(s, err);
+        rc = enter_started(s, &started, err);
     if (rc)
         return rc;
     session_stats(s, &stats);
-    session_leave(s);
+    session_leave_started(s, started);
     give_struct(out, &stats, sizeof stats);
     return GLM_OK;
 }
@@ -522,6 +618,38 @@ GLM_API int32_t GLM_CALL glm_session_load_from(glm_model *m, const glm_stream *f
     if (!rc)
         rc = take_stream(&stream, from, false, err);
     return rc ? rc : session_load_from(m, &stream, &o, out, err);
+}
+
+/* ---- the worker ------------------------------------------------------------------------------------------------------- */
+
+/* A session that was started stays entered: it is the worker's until the turn's end is polled. */
+GLM_API int32_t GLM_CALL glm_session_start(glm_session *s, glm_error *err)
+{
+    int32_t rc = enter(s, err);
+    if (rc)
+        return rc;
+    rc = session_start(s, err);
+    return rc ? leave(s, rc) : GLM_OK;
+}
+
+GLM_API int32_t GLM_CALL glm_session_poll(glm_session *s, glm_event *ev, glm_error *err)
+{
+    glm_event event = GLM_EVENT_INIT;
+    int32_t rc = check_out(ev, sizeof event, "glm_event", err);
+    if (!rc && !s)
+        rc = null_argument(err, "s");
+    if (!rc)
+        rc = check_model(session_model(s), err);
+    if (!rc)
+        rc = session_poll(s, &event, err);
+    if (!rc)
+        give_struct(ev, &event, sizeof event);
+    return rc;
+}
+
+GLM_API intptr_t GLM_CALL glm_session_fd(glm_session *s)
+{
+    return s && !engine_forked(session_model(s)) ? session_fd(s) : -1;
 }
 
 /* ---- tokens ------------------------------------------------------------------------------------------------------------ */

@@ -148,11 +148,26 @@ struct op_state {
     uint64_t ns_per_tile; /* measured in this operation, or predicted */
 };
 
-/* Runs tiles until the operation is done (true), or until `deadline` (os_now_ns; 0: none) has passed or *stop is set
- * (false). At least one slice is run. A slice is planned to take at most 1 ms. */
+/* Flags that other threads set to end a run early. */
+struct stop {
+    const atomic_bool *const *flag; /* [n] */
+    uint32_t n;
+};
+static inline bool stop_asked(const struct stop *s) /* NULL: never */
+{
+    for (uint32_t i = 0; s && i < s->n; i++)
+        if (atomic_load_explicit(s->flag[i], memory_order_relaxed))
+            return true;
+    return false;
+}
+
+/* Runs tiles until the operation is done (true), or until `deadline` (os_now_ns; 0: none) has passed or a stop is asked
+ * for (false). At least one slice is run. A slice is planned to take at most 1 ms. */
 bool backend_run(struct backend *be, const struct op *op, struct op_state *st, void *work, uint64_t deadline,
-    const atomic_bool *stop);
+    const struct stop *stop);
 /* Bytes of `work`, 64-byte aligned: scratch of the tasks, one for each pass that may run at the same time. */
 size_t backend_work_bytes(const struct backend *be);
+/* Calls fn(task, i) once for each i < count on the model's threads. */
+void backend_each(struct backend *be, glm_task_fn fn, void *task, uint32_t count);
 
 #endif

@@ -47,6 +47,7 @@ size_t backend_scratch_bytes(uint32_t n_in_max, uint32_t d_head, uint32_t n_q)
 
 size_t backend_work_bytes(const struct backend *be) { return be->scratch_bytes * be->width; }
 uint32_t backend_width(const struct backend *be) { return be->width; }
+void backend_each(struct backend *be, glm_task_fn fn, void *task, uint32_t count) { pool_run(be->pool, fn, task, count); }
 uint32_t backend_cpu(const struct backend *be) { return be->cpu; }
 
 void backend_decode(const struct backend *be, const struct weight *w, uint32_t row, float *out)
@@ -138,7 +139,7 @@ static void slice_run(struct backend *be, const struct op *op, struct op_state *
 }
 
 bool backend_run(struct backend *be, const struct op *op, struct op_state *st, void *work, uint64_t deadline,
-    const atomic_bool *stop)
+    const struct stop *stop)
 {
     if (!st->planned) {
         struct tile_cost cost = { 0, 0 };
@@ -150,8 +151,7 @@ bool backend_run(struct backend *be, const struct op *op, struct op_state *st, v
     while (st->tile < st->n_tile) {
         uint64_t now = deadline ? os_now_ns() : 0;
         slice_run(be, op, st, work, slice_tiles(be, st, deadline > now ? deadline - now : deadline ? 0 : SLICE_NS));
-        if (st->tile < st->n_tile && ((deadline && os_now_ns() >= deadline) ||
-                (stop && atomic_load_explicit(stop, memory_order_relaxed))))
+        if (st->tile < st->n_tile && ((deadline && os_now_ns() >= deadline) || stop_asked(stop)))
             return false;
     }
     return true;

@@ -164,7 +164,7 @@ void json_put_string(struct buf *b, const char *text, size_t size);
 void json_put_value(struct buf *b, const struct json *v);
 void json_put_f64(struct buf *b, double v); /* shortest round-trip digits, Python's repr; NaN, Infinity, -Infinity */
 
-/* ---- the machine (os.c, cpu.c, pool.c, fpenv.c) ------------------------------------------------------------------ */
+/* ---- the machine (os.c, cpu.c, pool.c, thread.c, fpenv.c) ------------------------------------------------------------------ */
 
 uint64_t os_now_ns(void); /* monotonic */
 uint32_t os_n_cpu(void);  /* that this process may run on; at least 1 */
@@ -236,6 +236,29 @@ uint32_t pool_width(const struct pool *p);
 /* Calls fn(task, i) once for each i < count, in any order, on up to pool_width threads, the caller among them; returns
  * when all are done. Each task runs with the default floating-point mode. */
 void pool_run(struct pool *p, glm_task_fn fn, void *task, uint32_t count);
+
+/* A lock with a condition: whoever changes what others wait for wakes them all, and each looks again. */
+struct monitor;
+int32_t monitor_open(struct mem *m, struct monitor **out, glm_error *err);
+void monitor_close(struct monitor *k); /* NULL is fine */
+void monitor_enter(struct monitor *k);
+void monitor_leave(struct monitor *k);
+void monitor_wait(struct monitor *k);  /* inside; it may wake for nothing */
+void monitor_wake(struct monitor *k);  /* inside */
+
+/* A thread of our own, with all signals blocked. */
+struct thread;
+int32_t thread_open(struct mem *m, void (*run)(void *arg), void *arg, struct thread **out, glm_error *err);
+void thread_join(struct thread *t);    /* waits for its end and frees it; NULL is fine */
+
+/* A descriptor that is readable while the bell rings, for select, poll and the like. One thread at a time. */
+struct bell {
+    int32_t read_fd, write_fd;
+    bool ringing;
+};
+int32_t bell_open(struct bell *b, glm_error *err);
+void bell_close(struct bell *b);
+void bell_set(struct bell *b, bool ringing);
 
 /* The default floating-point mode for our computing, the host's put back after. */
 struct fp_mode {

@@ -25,8 +25,11 @@ int32_t engine_detokenize(const glm_model *m, const int32_t *ids, size_t n, char
 int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session **out, glm_error *err);
 void session_close(glm_session *s);
 glm_model *session_model(const glm_session *s);
-bool session_enter(glm_session *s); /* false: another thread is inside */
+bool session_enter(glm_session *s); /* false: another thread is inside, or the worker runs it */
 void session_leave(glm_session *s);
+/* For what is legal on a session that the worker runs, too: *started says so, and is given back. */
+bool session_enter_started(glm_session *s, bool *started);
+void session_leave_started(glm_session *s, bool started);
 
 int32_t session_add(glm_session *s, const glm_message *msg, glm_error *err);
 int32_t session_messages(glm_session *s, const char *json, size_t size, uint64_t *n_common,
@@ -34,6 +37,9 @@ int32_t session_messages(glm_session *s, const char *json, size_t size, uint64_t
 int32_t session_tools(glm_session *s, const char *json, size_t size, glm_error *err);
 int32_t session_turn(glm_session *s, const glm_turn_options *opt, glm_error *err);
 int32_t session_step(glm_session *s, uint64_t budget_ns, glm_event *ev, glm_error *err);
+/* Sessions of one model, each entered, none twice. Each then has its event; none has advanced if this fails. */
+int32_t sessions_step(glm_session *const *s, uint32_t n, uint64_t budget_ns, glm_error *err);
+void session_event(glm_session *s, glm_event *ev);
 int32_t session_tool_result(glm_session *s, uint64_t call_id, const char *text, size_t size,
     glm_error *err);
 void session_cancel(glm_session *s);
@@ -56,5 +62,11 @@ int32_t session_feed(glm_session *s, const int32_t *ids, size_t n, uint32_t rows
 int32_t session_logits(glm_session *s, uint64_t row, const float **logits, glm_error *err);
 int32_t session_hidden(glm_session *s, uint64_t row, const float **hidden, glm_error *err);
 int32_t session_sample(glm_session *s, int32_t *id, glm_error *err);
+
+/* ---- the worker (worker.c) ------------------------------------------------------------------------ */
+
+int32_t session_start(glm_session *s, glm_error *err); /* entered; and stays so until the turn's end is polled */
+int32_t session_poll(glm_session *s, glm_event *ev, glm_error *err); /* not entered */
+intptr_t session_fd(const glm_session *s);
 
 #endif

@@ -8,6 +8,8 @@
 
 #define PREFILL_ROWS 512u        /* rows of a prefill chunk */
 #define DEFAULT_MAX_TOKENS 8192u
+#define DEFAULT_EVENT_BYTES (1u << 20)
+#define BATCH_MAX 64u            /* sessions in one shared pass */
 
 struct glm_model {
     struct mem mem;
@@ -23,6 +25,10 @@ struct glm_model {
     _Atomic uint64_t kv_used;
     atomic_uint refs;
     uint64_t pid;
+    struct monitor *lock;        /* of the following; held for moments */
+    struct shared_pass *shared;  /* all of them (batch.c) */
+    uint64_t n_ticket;           /* shared passes begun */
+    struct worker *worker;       /* NULL: no session was started */
 };
 
 /* ---- KV cache (kv.c): pages of one session ------------------------------------------------------ */
@@ -67,6 +73,9 @@ bool events_copy(struct events *to, const struct events *from); /* what is not d
 void events_clear(struct events *q);
 void events_cut(struct events *q, size_t n, size_t bytes); /* back to an earlier length */
 bool events_reserve(struct events *q, size_t n, size_t bytes); /* room for n more; false: out of memory */
+/* All of `from` behind those of `to`. false: out of memory, nothing moved; never so where `to` has run empty. */
+bool events_move(struct events *to, struct events *from);
+uint64_t event_bytes(const glm_event *ev); /* what it takes in a queue, about */
 
 /* ---- conversation (messages.c) ------------------------------------------------------------------- */
 
@@ -193,6 +202,21 @@ struct turn {
     uint32_t *mask;              /* ids that may be sampled */
 };
 
+/* Where a session's rows stand in a forward pass. */
+struct chunk {
+    uint32_t row, n_row;         /* of the pass */
+    uint32_t logit, n_logit;     /* of its rows with logits */
+};
+
+/* A session's part in a shared pass (batch.c). */
+struct share {
+    struct shared_pass *pass;    /* NULL: none. Lives as long as the model */
+    uint64_t ticket;             /* of the pass that it took part in: over if the pass has another by now */
+    struct chunk chunk;
+    int32_t rc, id;              /* of finishing: the token drawn */
+    bool drawn;
+};
+
 struct glm_session {
     glm_model *model;
     atomic_flag busy;
@@ -211,19 +235,27 @@ struct glm_session {
     struct ids queue;            /* tokens to compute, from queue_done on */
     size_t queue_done;
     uint32_t feed_rows;          /* GLM_ROWS_* of the feed in the queue */
-    struct pass *pass;
+    struct pass *pass;           /* of its own: NULL until it steps alone */
     uint32_t pass_rows, pass_logits;
     bool pass_running;
+    struct chunk chunk;          /* of the running pass */
     struct segment segment;      /* of the running pass */
     uint32_t *logit_rows;        /* [pass_logits] */
     struct kv_seq *seq;
-    struct buf logits, hidden;   /* of a feed with GLM_ROWS_ALL */
-    uint64_t n_fed, n_kept;      /* rows of the last feed, and those whose results can be read */
-    bool has_logits;             /* the pass holds those of the last position in the cache */
+    struct buf logits, hidden;   /* of a feed with GLM_ROWS_ALL, or what is kept of a shared pass */
+    uint64_t n_fed, n_kept;      /* rows of the last feed; with GLM_ROWS_ALL those that are kept */
+    bool has_logits;             /* of the last position in the cache, at: */
+    const float *last_logits, *last_hidden;
+    bool in_batch;               /* it steps with others: no pass of its own is needed */
+    struct share share;
     struct sampler *sampler;
     struct turn turn;
     struct infill infill;
     struct events events;
+    bool failed;                 /* in a batch: `failure` is its next event */
+    glm_error failure;
+    struct run *_Atomic run;     /* its part in the worker (worker.c); NULL: never started */
+    uint64_t event_bytes;
     glm_stats stats;
 };
 
@@ -287,11 +319,47 @@ int32_t saved_take_session(struct saved *in, glm_session *s, glm_error *err);
 /* tokens.c */
 /* What it takes to compute n_new tokens from position `from` on, and more up to position n_pos. */
 int32_t tokens_reserve(glm_session *s, uint64_t from, uint64_t n_new, uint64_t n_pos, uint32_t rows, glm_error *err);
+int32_t tokens_ready(glm_session *s, glm_error *err); /* work space for what is queued */
 void tokens_truncate(glm_session *s, size_t n);
 void tokens_drop_queue(glm_session *s);
 /* Computes queued tokens until a chunk is done, the time is up (*done false) or a cancel comes. */
 int32_t tokens_run(glm_session *s, uint64_t deadline, bool *done, glm_error *err);
 int32_t tokens_draw(glm_session *s, const struct sample_options *o, const uint32_t *mask, int32_t *id,
     glm_error *err);
+/* A pass that is shared: rows [c->row, c->row + c->n_row) are the next ones of the queue. Fills in those with logits, from
+ * c->logit on. */
+void tokens_chunk(const glm_session *s, struct chunk *c, uint32_t *logit_rows);
+int32_t tokens_computed(glm_session *s, const struct pass *p, const struct chunk *c, glm_error *err);
+void tokens_keep_last(glm_session *s); /* the last position's results: the pass goes on to others */
+bool tokens_all_rows(const glm_session *s);
+uint32_t tokens_logit_rows(const glm_model *m);
+
+/* step.c */
+enum step_work {
+    STEP_NOTHING,    /* no turn is due */
+    STEP_WAIT,       /* calls wait for results */
+    STEP_CANCEL, STEP_BEGIN, STEP_COMPUTE
+};
+enum step_work step_work(const glm_session *s);
+int32_t step_refuse(enum step_work work, glm_error *err); /* GLM_ESTATE, for one of the first two */
+int32_t step_cancel(glm_session *s, glm_error *err);
+bool step_draws(const glm_session *s);                    /* after a chunk: the next token is to be drawn */
+/* After a chunk, with the token drawn where there is one; else a known one comes next. */
+int32_t step_chunk(glm_session *s, const int32_t *id, glm_error *err);
+void step_failed(glm_session *s);                         /* ends the turn */
+void step_event(glm_session *s, glm_event *ev);           /* the next event; GLM_EVENT_NONE without one */
+
+/* batch.c */
+/* At most one shared pass; events wait in the sessions. `hurry`, or NULL: another thread asks for an early return. */
+int32_t batch_step(glm_session *const *s, uint32_t n, uint64_t deadline, const atomic_bool *hurry, glm_error *err);
+void batch_leave(glm_session *s);   /* its part in a pass that a budget cut short is void */
+void batch_free(glm_model *m);
+
+/* worker.c */
+/* The worker's turn to change a session, while the host may call what is legal on a started one. Nothing to do with
+ * sessions that the worker does not run. */
+void run_hold(glm_session *s);
+void run_release(glm_session *s);
+void run_close(glm_session *s);     /* takes it from the worker first */
 
 #endif

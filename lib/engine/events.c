@@ -115,3 +115,42 @@ void events_cut(struct events *q, size_t n, size_t bytes)
     q->n = n;
     q->bytes.size = bytes;
 }
+
+static bool copy_text(struct events *to, size_t *offset, const struct events *from, size_t at, size_t size)
+{
+    return at == SIZE_MAX || events_text(to, offset, from->bytes.data + at, size);
+}
+
+bool events_move(struct events *to, struct events *from)
+{
+    size_t n = to->n, bytes = to->bytes.size;
+
+    if (to->head == to->n) {
+        struct events swap = *to;
+        *to = *from;
+        *from = swap;
+        events_recycle(from);
+        return true;
+    }
+    for (size_t i = from->head; i < from->n; i++) {
+        const struct queued *e = &from->item[i];
+        struct queued *copy = events_add(to, e->ev.type);
+        if (copy) {
+            copy->ev = e->ev;
+            if (copy_text(to, &copy->text, from, e->text, e->ev.text_size) &&
+                copy_text(to, &copy->name, from, e->name, e->ev.name_size) &&
+                copy_text(to, &copy->arguments, from, e->arguments, e->ev.arguments_size))
+                continue;
+        }
+        events_cut(to, n, bytes);
+        return false;
+    }
+    from->head = from->n;
+    events_recycle(from);
+    return true;
+}
+
+uint64_t event_bytes(const glm_event *ev)
+{
+    return sizeof(struct queued) + ev->text_size + ev->name_size + ev->arguments_size;
+}

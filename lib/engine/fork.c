@@ -14,30 +14,37 @@ static int32_t copy_tokens(glm_session *to, const glm_session *from, glm_error *
     return to->past.failed || to->queue.failed ? err_nomem(err, "token ids") : GLM_OK;
 }
 
-/* The results of a feed that the host can read: those that were kept, else the last ones, which lie in the pass. */
+static const float *last_of(const struct buf *b, size_t row)
+{
+    return (const float *)(const void *)(b->data + b->size - row);
+}
+
+/* The results of a feed that the host can read: those that were kept, else the last ones, wherever they lie. */
 static int32_t copy_rows(glm_session *to, const glm_session *from, glm_error *err)
 {
     size_t n_logit = (size_t)from->model->info.n_vocab * sizeof(float);
     size_t n_hidden = (size_t)from->model->info.d_model * sizeof(float);
-    uint64_t rows = from->feed_rows == GLM_ROWS_ALL ? from->n_fed : 1;
     bool feeding = from->state == SESSION_FEED;
+    uint64_t rows = feeding && from->feed_rows == GLM_ROWS_ALL ? from->n_fed : from->n_kept ? from->n_kept : 1;
 
     to->n_fed = from->n_fed;
     to->n_kept = from->n_kept;
-    to->has_logits = from->has_logits;
     if (!from->has_logits && !feeding)
         return GLM_OK;
     if (!buf_reserve(&to->logits, rows * n_logit) || !buf_reserve(&to->hidden, rows * n_hidden))
         return err_nomem(err, "the logits");
-    if (from->n_kept || feeding) {
+    if (from->n_kept) {
         buf_put(&to->logits, from->logits.data, from->logits.size);
         buf_put(&to->hidden, from->hidden.data, from->hidden.size);
-        return GLM_OK;
+    } else if (from->has_logits) {
+        buf_put(&to->logits, from->last_logits, n_logit);
+        buf_put(&to->hidden, from->last_hidden, n_hidden);
     }
-    buf_put(&to->logits, pass_logits(from->pass, 0), n_logit);
-    buf_put(&to->hidden, pass_hidden(from->pass, from->segment.n_row - 1), n_hidden);
-    to->n_kept = 1;
-    to->n_fed = from->n_fed ? from->n_fed : 1;
+    to->has_logits = from->has_logits;
+    if (!to->has_logits)
+        return GLM_OK;
+    to->last_logits = last_of(&to->logits, n_logit);
+    to->last_hidden = last_of(&to->hidden, n_hidden);
     return GLM_OK;
 }
 
@@ -140,6 +147,7 @@ static int32_t copy_session(glm_session *to, const glm_session *from, glm_error 
 
     if (rc)
         return rc;
+    to->in_batch = from->in_batch;
     to->next_call = from->next_call;
     to->first_message = from->first_message;
     to->tools = from->tools;
@@ -171,6 +179,7 @@ int32_t session_fork(glm_session *s, glm_session **out, glm_error *err)
     int32_t rc;
 
     o.overflow = s->overflow;
+    o.event_bytes = s->event_bytes;
     *out = NULL;
     rc = session_open(s->model, &o, &to, err);
     if (rc)

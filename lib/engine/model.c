@@ -7,6 +7,8 @@
 static void model_free(glm_model *m)
 {
     struct mem mem = m->mem; /* outlives the object that holds it */
+    batch_free(m);
+    monitor_close(m->lock);
     mem_free(&mem, m->plain_mask);
     net_close(m->net);
     tok_close(m->tok);
@@ -91,7 +93,7 @@ static void fill_info(glm_model *m)
     info->n_expert = hp->n_expert;
     info->n_expert_used = hp->n_expert_used;
     info->n_nextn = hp->n_nextn;
-    info->batch_max = 1;
+    info->batch_max = BATCH_MAX;
     if (m->net) {
         struct kv_shape shape = net_kv_shape(m->net);
         info->kv_bytes_per_token = kv_page_bytes(&shape, kv_auto(hp)) / KV_PAGE_ROWS;
@@ -142,7 +144,9 @@ int32_t engine_open(const char *path, const glm_model_options *opt, glm_model **
     if (!m)
         return err_nomem(err, "a model");
     set_hooks(m, opt);
-    rc = open_parts(m, path, opt, err);
+    rc = monitor_open(&m->mem, &m->lock, err);
+    if (!rc)
+        rc = open_parts(m, path, opt, err);
     if (rc) {
         model_free(m);
         return rc;

@@ -19,6 +19,7 @@ int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session *
     s->model = m;
     s->n_ctx = opt->n_ctx ? opt->n_ctx : m->info.n_ctx_train;
     s->overflow = opt->overflow;
+    s->event_bytes = opt->event_bytes ? opt->event_bytes : DEFAULT_EVENT_BYTES;
     s->options = turn_options_default();
     s->next_call = 1;
     atomic_flag_clear(&s->busy);
@@ -48,6 +49,8 @@ void session_close(glm_session *s)
     if (!s)
         return;
     m = s->model;
+    run_close(s);
+    batch_leave(s);
     turn_free(s);
     events_free(&s->events);
     messages_free(&s->messages);

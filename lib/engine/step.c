@@ -2,6 +2,8 @@
  * tokens.c, what it means in turn.c. */
 #include "engine_int.h"
 
+#include <string.h>
+
 static int32_t prefill_event(glm_session *s, glm_error *err)
 {
     struct queued *e = events_add(&s->events, GLM_EVENT_PREFILL);
@@ -22,28 +24,30 @@ static int32_t ready_event(glm_session *s, glm_error *err)
     return GLM_OK;
 }
 
-static int32_t sample_next(glm_session *s, glm_error *err)
+bool step_draws(const glm_session *s)
 {
-    int32_t id, rc;
-    if (think_due(s))
-        return turn_settle(s, err);
-    rc = tokens_draw(s, &s->turn.sample, s->turn.mask, &id, err);
-    return rc ? rc : turn_token(s, id, err);
+    return s->queue.n == 0 && (s->state == SESSION_PREFILL || s->state == SESSION_DECODE) && !think_due(s);
 }
 
-/* After a chunk: an event, more of the queue, or the next token. */
-static int32_t chunk_done(glm_session *s, glm_error *err)
+int32_t step_chunk(glm_session *s, const int32_t *id, glm_error *err)
 {
     bool more = s->queue.n > 0;
-    int32_t rc;
+    int32_t rc = GLM_OK;
 
-    switch (s->state) {
-    case SESSION_FEED: return more ? GLM_OK : ready_event(s, err);
-    case SESSION_PREFILL:
+    if (s->state == SESSION_FEED)
+        return more ? GLM_OK : ready_event(s, err);
+    if (s->state == SESSION_PREFILL)
         rc = prefill_event(s, err);
-        return rc || more ? rc : sample_next(s, err);
-    default: return more ? GLM_OK : sample_next(s, err);
-    }
+    if (rc || more)
+        return rc;
+    return id ? turn_token(s, *id, err) : turn_settle(s, err);
+}
+
+static int32_t chunk_done(glm_session *s, glm_error *err)
+{
+    bool draws = step_draws(s);
+    int32_t id = 0, rc = draws ? tokens_draw(s, &s->turn.sample, s->turn.mask, &id, err) : GLM_OK;
+    return rc ? rc : step_chunk(s, draws ? &id : NULL, err);
 }
 
 static void count_time(uint64_t *spent, uint64_t *since)
@@ -69,7 +73,7 @@ static int32_t compute(glm_session *s, uint64_t deadline, glm_error *err)
     return rc;
 }
 
-static int32_t handle_cancel(glm_session *s, glm_error *err)
+int32_t step_cancel(glm_session *s, glm_error *err)
 {
     atomic_store(&s->cancel, false);
     if (s->state == SESSION_FEED) {
@@ -79,23 +83,68 @@ static int32_t handle_cancel(glm_session *s, glm_error *err)
     return turn_cancel(s, err);
 }
 
+enum step_work step_work(const glm_session *s)
+{
+    bool idle = s->state == SESSION_IDLE, due = idle && turn_due(s);
+
+    if (atomic_load(&s->cancel) && (!idle || due))
+        return STEP_CANCEL;
+    if (s->state == SESSION_TOOLS)
+        return STEP_WAIT;
+    return due ? STEP_BEGIN : idle ? STEP_NOTHING : STEP_COMPUTE;
+}
+
+int32_t step_refuse(enum step_work work, glm_error *err)
+{
+    return err_set(err, GLM_ESTATE, 0, NULL, work == STEP_WAIT
+        ? "tool calls wait for results: give them with glm_tool_result, or cancel"
+        : "nothing to do: say or feed something first");
+}
+
 /* What there is to do, until an event is there or the time is up. */
 static int32_t advance(glm_session *s, uint64_t deadline, glm_error *err)
 {
     int32_t rc = GLM_OK;
     do {
-        if (atomic_load(&s->cancel) && (s->state != SESSION_IDLE || turn_due(s)))
-            rc = handle_cancel(s, err);
-        else if (s->state == SESSION_TOOLS)
-            rc = err_set(err, GLM_ESTATE, 0, NULL, "tool calls wait for results: give them with glm_tool_result, or cancel");
-        else if (s->state == SESSION_IDLE && !turn_due(s))
-            rc = err_set(err, GLM_ESTATE, 0, NULL, "nothing to do: say or feed something first");
-        else if (s->state == SESSION_IDLE)
-            rc = turn_begin(s, err);
-        else
-            rc = compute(s, deadline, err);
+        enum step_work work = step_work(s);
+        switch (work) {
+        case STEP_CANCEL: rc = step_cancel(s, err); break;
+        case STEP_BEGIN: rc = turn_begin(s, err); break;
+        case STEP_COMPUTE: rc = compute(s, deadline, err); break;
+        default: rc = step_refuse(work, err);
+        }
     } while (!rc && s->events.head == s->events.n && !(deadline && os_now_ns() >= deadline));
     return rc;
+}
+
+void step_failed(glm_session *s)
+{
+    if (s->state == SESSION_IDLE || s->state == SESSION_TOOLS)
+        return;
+    events_cut(&s->events, 0, 0);
+    turn_abort(s);
+}
+
+static void failure_event(glm_session *s, glm_event *ev)
+{
+    ev->type = GLM_EVENT_ERROR;
+    ev->status = s->failure.code;
+    ev->text = s->failure.message;
+    ev->text_size = strlen(s->failure.message);
+    s->failed = false;
+}
+
+void step_event(glm_session *s, glm_event *ev)
+{
+    uint32_t struct_size = ev->struct_size;
+
+    if (events_take(&s->events, ev))
+        return;
+    *ev = (glm_event){ .struct_size = struct_size, .type = GLM_EVENT_NONE };
+    ev->rows_total = s->queue.n;
+    ev->rows_done = s->queue_done;
+    if (s->failed)
+        failure_event(s, ev);
 }
 
 int32_t session_step(glm_session *s, uint64_t budget_ns, glm_event *ev, glm_error *err)
@@ -107,18 +156,17 @@ int32_t session_step(glm_session *s, uint64_t budget_ns, glm_event *ev, glm_erro
     events_recycle(&s->events);
     if (events_take(&s->events, ev))
         return GLM_OK;
+    s->in_batch = false;
+    if (step_work(s) == STEP_COMPUTE)
+        rc = tokens_ready(s, err); /* a session that was in a batch has no pass; failing, it stays as it is */
+    if (rc)
+        return rc;
     mode = fp_enter();
     rc = advance(s, deadline, err);
     fp_leave(mode);
-    if (rc && s->state != SESSION_IDLE && s->state != SESSION_TOOLS) {
-        events_cut(&s->events, 0, 0);
-        turn_abort(s);
-    }
-    if (!rc && !events_take(&s->events, ev)) {
-        uint32_t struct_size = ev->struct_size;
-        *ev = (glm_event){ .struct_size = struct_size, .type = GLM_EVENT_NONE };
-        ev->rows_total = s->queue.n;
-        ev->rows_done = s->queue_done;
-    }
+    if (rc)
+        step_failed(s);
+    else
+        step_event(s, ev);
     return rc;
 }

@@ -72,9 +72,9 @@ int32_t pass_open(struct net *n, uint32_t n_row, uint32_t n_logit, uint32_t n_ct
 void pass_close(struct pass *p);
 uint64_t pass_bytes(const struct hparams *hp, uint32_t n_row, uint32_t n_logit, uint32_t n_ctx);
 int32_t pass_begin(struct pass *p, const struct batch *b, glm_error *err);
-/* Runs until done (true), or until the deadline passes or *stop is set (false: call again to go on, or
- * pass_begin to forget it). */
-bool pass_run(struct pass *p, uint64_t deadline, const atomic_bool *stop);
+/* Runs until done (true), or until the deadline passes or a stop is asked for (false: call again to go on,
+ * or pass_begin to forget it). */
+bool pass_run(struct pass *p, uint64_t deadline, const struct stop *stop);
 double pass_progress(const struct pass *p);  /* 0 to 1 */
 /* Of a finished pass. i counts logit rows. Overwritten by the next pass_begin. */
 const float *pass_logits(const struct pass *p, uint32_t i);  /* [n_vocab] */

@@ -472,7 +472,7 @@ static enum step step_after(struct pass *p)
     }
 }
 
-bool pass_run(struct pass *p, uint64_t deadline, const atomic_bool *stop)
+bool pass_run(struct pass *p, uint64_t deadline, const struct stop *stop)
 {
     while (p->step != STEP_DONE) {
         if (!p->op_ready)
@@ -481,8 +481,7 @@ bool pass_run(struct pass *p, uint64_t deadline, const atomic_bool *stop)
             return false;
         p->op_ready = false;
         p->step = step_after(p);
-        if (p->step != STEP_DONE &&
-            ((deadline && os_now_ns() >= deadline) || (stop && atomic_load_explicit(stop, memory_order_relaxed))))
+        if (p->step != STEP_DONE && ((deadline && os_now_ns() >= deadline) || stop_asked(stop)))
             return false;
     }
     return true;
