@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define REPEAT_MAX 100u
+#define BATCH_MAX 64u
 #define BUFFER_BYTES ((size_t)1 << 30)
 
 static const char help[] =
@@ -29,7 +30,7 @@ static const char help[] =
     "  --prompt N         tokens of the prompt                            [512]\n"
     "  --context N,N,...  tokens in the cache before decoding             [128,8192, as far as the model goes]\n"
     "  --gen N            tokens to decode in each repeat                 [64]\n"
-    "  --batch N          sequences at once; 1 in this version            [1]\n"
+    "  --batch N          sequences that decode together, at most 64      [1]\n"
     "  --repeat N         medians of so many                              [5]\n"
     "  --seed N           of the random tokens                            [1]\n"
     "  --kv TYPE          of the KV cache: auto f32 bf16 int8 fp8         [auto]\n"
@@ -37,7 +38,8 @@ static const char help[] =
     "  --read             read the weights into memory instead of mapping the file\n"
     "  --json             one JSON document in place of the table\n"
     "\n"
-    "bytes/token are those of the weights that a token is routed through, and of the keys and values of its context.\n"
+    "bytes/token are those of the weights that a token is routed through, and of the keys and values of its context. With\n"
+    "--batch the weights count once for all sequences, and experts as often as even routing would choose different ones.\n"
     "A small model stays in the CPU's caches: its share of the memory's bandwidth may then be above 1.\n"
     "\n"
     "example: glm45 bench air-4.gguf --threads 2 --context 128,4096\n";
@@ -179,32 +181,63 @@ static int32_t measure_prefill(struct bench *b, glm_error *err)
     return rc;
 }
 
+/* One token more for each sequence, all in one batch. */
+static int32_t feed_each(struct bench *b, glm_session *const *s, glm_error *err)
+{
+    glm_event ev[BATCH_MAX], *at[BATCH_MAX];
+    uint64_t n_ready = 0;
+    int32_t rc = GLM_OK;
+
+    for (uint64_t i = 0; i < b->n_batch && !rc; i++) {
+        int32_t id = random_id(b);
+        ev[i] = (glm_event)GLM_EVENT_INIT;
+        at[i] = &ev[i];
+        rc = glm_session_feed(s[i], &id, 1, GLM_ROWS_LAST, err);
+    }
+    while (!rc && n_ready < b->n_batch) {
+        rc = glm_sessions_step(s, (uint32_t)b->n_batch, NULL, at, err);
+        for (uint64_t i = 0; i < b->n_batch && !rc; i++)
+            n_ready += ev[i].type == GLM_EVENT_READY;
+    }
+    return rc;
+}
+
 /* Decoding as a host does it: compute one token, draw the next. The drawn one is not the one fed: a model of random weights
  * would soon repeat itself and find its experts in the caches. */
-static int32_t decode(struct bench *b, glm_session *s, double *rate, glm_error *err)
+static int32_t decode(struct bench *b, glm_session *const *s, double *rate, glm_error *err)
 {
     uint64_t begin = progress_now();
     int32_t rc = GLM_OK;
 
     for (uint64_t i = 0; i < b->n_gen && !rc; i++) {
         int32_t id = random_id(b), drawn;
-        rc = feed(b, s, &id, 1, false, err);
-        if (!rc)
-            rc = glm_session_sample(s, &drawn, err);
+        rc = b->n_batch > 1 ? feed_each(b, s, err) : feed(b, s[0], &id, 1, false, err);
+        for (uint64_t j = 0; j < b->n_batch && !rc; j++)
+            rc = glm_session_sample(s[j], &drawn, err);
         progress_show(&b->progress, (double)i, (double)b->n_gen, "tokens");
     }
-    *rate = (double)b->n_gen / seconds_since(begin);
+    *rate = (double)(b->n_gen * b->n_batch) / seconds_since(begin);
     return rc;
 }
 
-static int32_t measure_depth(struct bench *b, glm_session *s, struct depth *d, glm_error *err)
+/* Bytes of weights for each token: of experts, those that n_batch tokens choose where routing is even. */
+static double weight_bytes(const struct bench *b)
+{
+    double missed = 1, share = b->info.n_expert ? (double)b->info.n_expert_used / b->info.n_expert : 1;
+
+    for (uint64_t i = 0; i < b->n_batch; i++)
+        missed *= 1 - share;
+    return ((double)b->bytes.dense + (double)b->bytes.experts * (1 - missed) / share) / (double)b->n_batch;
+}
+
+static int32_t measure_depth(struct bench *b, glm_session *const *s, struct depth *d, glm_error *err)
 {
     double rates[REPEAT_MAX], memory[REPEAT_MAX];
     int32_t rc = GLM_OK;
 
     progress_begin(&b->progress, "filling the context");
-    if (d->n_ctx)
-        rc = prefill(b, s, d->n_ctx, &d->fill, err);
+    for (uint64_t i = 0; i < b->n_batch && d->n_ctx && !rc; i++)
+        rc = prefill(b, s[i], d->n_ctx, &d->fill, err);
     progress_end(&b->progress);
     progress_begin(&b->progress, "decode");
     for (uint64_t r = 0; r < b->n_repeat && !rc; r++) {
@@ -218,7 +251,7 @@ static int32_t measure_depth(struct bench *b, glm_session *s, struct depth *d, g
     d->low = rates[0];
     d->high = rates[b->n_repeat - 1];
     d->bandwidth = median(memory, b->n_repeat);
-    d->bytes = (double)(b->bytes.dense + b->bytes.experts) + (double)b->bytes.kv_position * b->kv_element *
+    d->bytes = weight_bytes(b) + (double)b->bytes.kv_position * b->kv_element *
         ((double)d->n_ctx + (double)(b->n_repeat * b->n_gen) / 2);
     d->fraction = d->bandwidth > 0 ? d->decode * d->bytes / d->bandwidth : 0;
     return GLM_OK;
@@ -228,12 +261,14 @@ static int32_t measure_decode(struct bench *b, glm_error *err)
 {
     int32_t rc = GLM_OK;
     for (size_t i = 0; i < b->contexts.n && !rc; i++) {
-        glm_session *s = NULL;
+        glm_session *s[BATCH_MAX] = { NULL };
         b->depth[i].n_ctx = b->contexts.item[i];
-        rc = open_session(b, b->depth[i].n_ctx + b->n_repeat * b->n_gen, &s, err);
+        for (uint64_t j = 0; j < b->n_batch && !rc; j++)
+            rc = open_session(b, b->depth[i].n_ctx + b->n_repeat * b->n_gen, &s[j], err);
         if (!rc)
             rc = measure_depth(b, s, &b->depth[i], err);
-        glm_session_close(s);
+        for (uint64_t j = 0; j < b->n_batch; j++)
+            glm_session_close(s[j]);
     }
     return rc;
 }
@@ -242,8 +277,8 @@ static int32_t measure_decode(struct bench *b, glm_error *err)
 
 static void put_table(const struct bench *b)
 {
-    printf("%s: %u layers, %.3f GB of weights, opened in %.3f s; %llu threads\n", b->path, b->info.n_layer,
-        (double)b->info.weight_bytes * 1e-9, b->open_s, (unsigned long long)b->n_threads);
+    printf("%s: %u layers, %.3f GB of weights, opened in %.3f s; %llu threads, batch %llu\n", b->path, b->info.n_layer,
+        (double)b->info.weight_bytes * 1e-9, b->open_s, (unsigned long long)b->n_threads, (unsigned long long)b->n_batch);
     if (b->rss)
         printf("memory after the prefill: %.1f MB resident, %.1f MB at most, mapped weights included\n",
             (double)b->rss * 1e-6, (double)b->rss_peak * 1e-6);
@@ -377,7 +412,7 @@ int bench_main(int argc, char **argv)
         { .name = "--prompt", .kind = ARG_COUNT, .to = &b.n_prompt, .least = 1, .most = UINT32_MAX },
         { .name = "--context", .kind = ARG_COUNTS, .to = &b.contexts, .most = UINT32_MAX, .given = &b.has_contexts },
         { .name = "--gen", .kind = ARG_COUNT, .to = &b.n_gen, .least = 1, .most = 1000000 },
-        { .name = "--batch", .kind = ARG_COUNT, .to = &b.n_batch, .least = 1, .most = 1024 },
+        { .name = "--batch", .kind = ARG_COUNT, .to = &b.n_batch, .least = 1, .most = BATCH_MAX },
         { .name = "--repeat", .kind = ARG_COUNT, .to = &b.n_repeat, .least = 1, .most = REPEAT_MAX },
         { .name = "--seed", .kind = ARG_COUNT, .to = &b.seed, .most = UINT64_MAX },
         { .name = "--kv", .kind = ARG_TEXT, .to = &b.kv },
@@ -388,9 +423,6 @@ int bench_main(int argc, char **argv)
     const struct arg_table table = { "bench", help, args, sizeof args / sizeof args[0], &b.path };
     int status = args_read(&table, argc, argv);
 
-    if (status == ARGS_GO_ON && b.n_batch > 1)
-        status = report_failed("bench", "--batch %llu: sessions cannot share a pass in this version; leave it at 1",
-            (unsigned long long)b.n_batch);
     if (status == ARGS_GO_ON)
         status = run(&b);
     bandwidth_close(b.memory);

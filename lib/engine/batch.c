@@ -392,7 +392,7 @@ struct group {
     uint32_t first;
 };
 
-/* What needs the pass's results: keeping rows, drawing the next token. */
+/* What needs the pass's results: keeping rows, drawing the next token. Nothing that the host may touch meanwhile. */
 static void GLM_CALL finish_task(void *task, uint32_t i)
 {
     const struct group *g = task;
@@ -428,16 +428,15 @@ static void finish_group(struct joint *c, uint32_t first, uint32_t n)
     monitor_enter(c->m->lock);
     c->p->n_member -= n;
     monitor_leave(c->m->lock);
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++)
         c->member[first + i]->share.pass = NULL;
-        run_hold(c->member[first + i]);
-    }
     if (c->m->info.n_vocab < PARALLEL_VOCAB)
         for (uint32_t i = 0; i < n; i++)
             finish_task(&g, i);
     else
         backend_each(c->m->net->be, finish_task, &g, n);
     for (uint32_t i = 0; i < n; i++) {
+        run_hold(c->member[first + i]);
         finish_session(c->member[first + i]);
         run_release(c->member[first + i]);
     }

@@ -4,7 +4,8 @@
  *
  * A started session stays entered (session_enter), so that every call which knows nothing of the worker finds it busy. Two
  * locks: the worker's own, held for moments, guards its list and the event queues; a session's `state` is held while a
- * unit of work changes the session, and by the few calls that may change it meanwhile. Order: the worker's, then a state. */
+ * unit of work changes the session, and by the few calls that may change it meanwhile. Order: the worker's, one state, the
+ * model's. */
 #include "engine_int.h"
 
 struct run {
@@ -29,8 +30,8 @@ struct worker {
     struct monitor *lock;
     struct thread *thread;
     uint32_t n_run;              /* sessions with a run; under the model's lock */
-    glm_session **list;          /* [n] active; room for n_run */
-    uint32_t n, capacity;
+    glm_session **list;          /* [n] active; room for n_room */
+    uint32_t n, n_room, capacity;
     uint32_t first;              /* where the next batch begins, when there are more than it takes */
     bool stop;
     atomic_bool hurry;           /* a running session is being closed */
@@ -203,48 +204,6 @@ static int32_t worker_open(struct mem *m, struct worker **out, glm_error *err)
     return rc;
 }
 
-/* Room in the list for one session more. */
-static int32_t add_room(struct worker *w, glm_error *err)
-{
-    uint32_t capacity = w->capacity ? 2 * w->capacity : 16;
-    glm_session **list;
-
-    if (w->n_run < w->capacity)
-        return GLM_OK;
-    list = mem_resize(w->mem, w->list, capacity * sizeof *list);
-    if (!list)
-        return err_nomem(err, "the worker's list");
-    w->list = list;
-    w->capacity = capacity;
-    return GLM_OK;
-}
-
-/* The model's worker, made if need be, counts one session more. */
-static int32_t worker_join(glm_model *m, struct worker **out, glm_error *err)
-{
-    struct worker *w, *unused = NULL;
-    int32_t rc = GLM_OK;
-
-    monitor_enter(m->lock);
-    if (!m->worker)
-        rc = worker_open(&m->mem, &m->worker, err);
-    w = m->worker;
-    if (!rc) {
-        monitor_enter(w->lock);
-        rc = add_room(w, err);
-        monitor_leave(w->lock);
-        w->n_run += !rc;
-        if (w->n_run == 0) {
-            unused = w;
-            m->worker = NULL;
-        }
-    }
-    monitor_leave(m->lock);
-    worker_close(unused);
-    *out = w;
-    return rc;
-}
-
 static void worker_leave(glm_model *m)
 {
     struct worker *w, *unused = NULL;
@@ -257,6 +216,48 @@ static void worker_leave(glm_model *m)
     }
     monitor_leave(m->lock);
     worker_close(unused);
+}
+
+/* Room in the list for one session more. */
+static int32_t add_room(struct worker *w, glm_error *err)
+{
+    uint32_t capacity = w->capacity ? 2 * w->capacity : 16;
+    glm_session **list;
+
+    if (w->n_room < w->capacity)
+        return GLM_OK;
+    list = mem_resize(w->mem, w->list, capacity * sizeof *list);
+    if (!list)
+        return err_nomem(err, "the worker's list");
+    w->list = list;
+    w->capacity = capacity;
+    return GLM_OK;
+}
+
+/* The model's worker, made if need be, counts one session more. */
+static int32_t worker_join(glm_model *m, struct worker **out, glm_error *err)
+{
+    struct worker *w = NULL;
+    int32_t rc = GLM_OK;
+
+    monitor_enter(m->lock);
+    if (!m->worker)
+        rc = worker_open(&m->mem, &m->worker, err);
+    if (!rc) {
+        w = m->worker;
+        w->n_run++;
+    }
+    monitor_leave(m->lock);
+    if (rc)
+        return rc;
+    monitor_enter(w->lock);
+    rc = add_room(w, err);
+    w->n_room += !rc;
+    monitor_leave(w->lock);
+    if (rc)
+        worker_leave(m);
+    *out = w;
+    return rc;
 }
 
 /* ---- a session's run ----------------------------------------------------------------------------------------------- */
@@ -324,6 +325,7 @@ void run_close(glm_session *s)
         atomic_store(&w->hurry, true);
         monitor_wait(w->lock);
     }
+    w->n_room--;
     monitor_leave(w->lock);
     s->run = NULL;
     bell_close(&r->bell);

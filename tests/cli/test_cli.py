@@ -122,6 +122,7 @@ class Program(Case):
         self.fails(2, 'bench', NANO, '--context', '1,x', parts=['--context', '1,x'])
         self.fails(2, 'bench', NANO, '--context', '99999999', parts=['positions'])
         self.fails(2, 'bench', NANO, '--kv', 'f64', parts=['bf16'])
+        self.fails(2, 'bench', NANO, '--batch', '65', parts=['--batch', '64'])
         self.fails(2, 'chat', NANO, '--temperature', 'warm', parts=['--temperature', 'warm'])
         self.fails(2, 'chat', NANO, '--max-tokens', '-1', parts=['--max-tokens'])
         self.fails(2, 'chat', NANO, '--max-tokens=18446744073709551616', parts=['--max-tokens'])
@@ -132,7 +133,6 @@ class Program(Case):
             self.fails(1, command, WORK / 'none\nsuch', parts=[f'glm45 {command}:', 'No such file'])
         self.fails(1, 'chat', WORK / 'none', '--say', 'x', parts=['No such file'])
         self.fails(1, 'chat', AIR, '--say', 'x', parts=['tokenizer'])
-        self.fails(1, 'bench', NANO, '--batch', '2', parts=['--batch 2'])
         self.fails(1, 'tokenize', AIR, stdin='{"text": "a"}\n', parts=['tokenizer'])
         broken = WORK / 'broken.gguf'
         broken.write_bytes(GGUF.read_bytes()[:5000])
@@ -417,6 +417,13 @@ class Bench(Case):
         self.assertEqual(kv, 2 * 2 * 1 * 32 * 4)  # keys and values, layers, KV heads, head width, float32
         inspected = json.loads(glm45('inspect', GGUF, '--json')[1])
         self.assertEqual(x['decode'][0]['bytes_per_token'], inspected['bytes_per_token'] + 4 * kv)
+
+    def test_batch(self):
+        one, three = (json.loads(glm45('bench', GGUF, '--context', '16', '--gen', '4', '--repeat', '1', '--prompt', '8', '--json',
+                                       '--batch', n)[1])['decode'][0] for n in ('1', '3'))
+        self.assertGreater(three['tokens_per_s'], 0)
+        self.assertLess(three['bytes_per_token'], one['bytes_per_token'])
+        self.assertGreater(three['bytes_per_token'], one['bytes_per_token'] / 3)
 
     def test_table(self):
         rc, out, err = glm45('bench', AIR, '--context', '8', '--gen', '2', '--repeat', '1', '--prompt', '8')
