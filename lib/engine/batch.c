@@ -157,14 +157,14 @@ static uint32_t rounded(uint32_t n)
 }
 
 struct room {
-    uint32_t n_row, n_logit, n_ctx;
+    uint32_t n, n_row, n_logit, n_ctx; /* of n sessions */
 };
 
 /* What these sessions can need. A turn that begins may have any number of rows. */
 static struct room room_wanted(const struct joint *c)
 {
-    struct room r = { 0, 0, 0 };
-    uint32_t most = tokens_logit_rows(c->m), n = 0;
+    struct room r = { 0, 0, 0, 0 };
+    uint32_t most = tokens_logit_rows(c->m);
 
     for (uint32_t i = 0; i < c->n; i++) {
         const glm_session *s = c->s[i];
@@ -172,13 +172,13 @@ static struct room room_wanted(const struct joint *c)
         uint32_t rows = left < PREFILL_ROWS && c->work[i] == STEP_COMPUTE ? (uint32_t)left : PREFILL_ROWS;
         if (c->work[i] < STEP_BEGIN)
             continue;
-        n++;
+        r.n++;
         r.n_row += rows;
         r.n_logit += c->work[i] == STEP_COMPUTE && tokens_all_rows(s) ? rows : 1;
         r.n_ctx = s->n_ctx > r.n_ctx ? s->n_ctx : r.n_ctx;
     }
     if (r.n_logit > most)
-        r.n_logit = n > most ? n : most;
+        r.n_logit = r.n > most ? r.n : most;
     r.n_row = rounded(r.n_row);
     r.n_logit = rounded(r.n_logit);
     return r;
@@ -188,6 +188,7 @@ static struct room room_wanted(const struct joint *c)
 static int32_t make_room(glm_model *m, struct shared_pass *p, struct room r, glm_error *err)
 {
     struct pass *pass;
+    bool will_do = p->n_row >= r.n && p->n_logit >= r.n && p->n_ctx >= r.n_ctx; /* in smaller chunks */
     int32_t rc;
 
     if (p->pass && r.n_row <= p->n_row && r.n_logit <= p->n_logit && r.n_ctx <= p->n_ctx)
@@ -199,7 +200,7 @@ static int32_t make_room(glm_model *m, struct shared_pass *p, struct room r, glm
     }
     rc = pass_open(m->net, r.n_row, r.n_logit, r.n_ctx, &pass, err);
     if (rc)
-        return rc;
+        return will_do ? GLM_OK : rc;
     pass_close(p->pass);
     p->pass = pass;
     p->n_row = r.n_row;
@@ -236,8 +237,20 @@ static void find_members(struct joint *c)
             c->member[c->n_member++] = c->s[i];
 }
 
-/* Cancels end turns; so they come before anything is computed, and again where one has stopped a pass. */
-static uint32_t carry_out_cancels(struct joint *c)
+/* What ends a turn before it is computed any further. true: something did. */
+static bool end_turn(glm_session *s)
+{
+    if (step_work(s) == STEP_CANCEL)
+        failed(s, step_cancel(s, &s->failure));
+    else if (turn_expired(s))
+        failed(s, turn_expire(s, &s->failure));
+    else
+        return false;
+    return true;
+}
+
+/* Cancels and time limits come before anything is computed, and again where one has stopped a pass. */
+static uint32_t end_turns(struct joint *c)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < c->n; i++) {
@@ -245,10 +258,7 @@ static uint32_t carry_out_cancels(struct joint *c)
         if (s->events.n || s->failed)
             continue;
         run_hold(s);
-        if (step_work(s) == STEP_CANCEL) {
-            failed(s, step_cancel(s, &s->failure));
-            n++;
-        }
+        n += end_turn(s);
         c->work[i] = s->events.n || s->failed ? STEP_NOTHING : step_work(s);
         run_release(s);
     }
@@ -405,8 +415,6 @@ static void finish_session(glm_session *s)
 
     if (!rc)
         rc = step_chunk(s, s->share.drawn ? &s->share.id : NULL, &s->failure);
-    if (!rc && turn_expired(s))
-        rc = turn_expire(s, &s->failure);
     failed(s, rc);
     if (s->state == SESSION_IDLE || s->state == SESSION_TOOLS)
         tokens_keep_last(s);
@@ -455,6 +463,15 @@ static void finish(struct joint *c)
 
 /* ---- a call ------------------------------------------------------------------------------------------------------------ */
 
+/* The first of the members' time limits may come before the step's. */
+static uint64_t deadline(const struct joint *c)
+{
+    uint64_t now = os_now_ns(), first = c->deadline;
+    for (uint32_t i = 0; i < c->n_member; i++)
+        first = turn_deadline(c->member[i], now, first);
+    return first;
+}
+
 static void compute(struct joint *c)
 {
     if (c->p->ticket) {
@@ -463,7 +480,7 @@ static void compute(struct joint *c)
         return;
     }
     if (!c->p->computed) {
-        bool done = pass_run(c->p->pass, c->deadline, &c->stop);
+        bool done = pass_run(c->p->pass, deadline(c), &c->stop);
         charge(c, 0);
         if (done) {
             monitor_enter(c->m->lock);
@@ -518,13 +535,12 @@ int32_t batch_step(glm_session *const *s, uint32_t n, uint64_t deadline, const a
     if (rc)
         return rc;
     mode = fp_enter();
-    if (carry_out_cancels(&c) == 0 && any_work(&c, STEP_BEGIN)) {
+    if (end_turns(&c) == 0 && any_work(&c, STEP_BEGIN)) {
         rc = take_pass(&c, err);
         if (!rc) {
             compute(&c);
             put_back(&c);
-            if (stop_asked(&c.stop))
-                carry_out_cancels(&c);
+            end_turns(&c);
         }
     }
     fp_leave(mode);
