@@ -428,6 +428,69 @@ GLM_API int32_t GLM_CALL glm_session_step(glm_session *s, const glm_step *how, g
     return rc;
 }
 
+static int32_t at_index(glm_error *err, uint32_t i, int32_t rc)
+{
+    if (rc && err)
+        err->offset = i;
+    return rc;
+}
+
+/* Sessions of one model, none twice, and room for an event of each. */
+static int32_t check_sessions(glm_session *const *s, uint32_t n, glm_event *const *events, glm_error *err)
+{
+    glm_model_info info;
+    int32_t rc = GLM_OK;
+
+    if (!s || !events)
+        return null_argument(err, s ? "events" : "s");
+    if (n == 0 || !s[0])
+        return n ? null_argument(err, "s") : err_set(err, GLM_EINVAL, 0, "n", "there are no sessions");
+    rc = check_model(session_model(s[0]), err);
+    if (rc)
+        return rc;
+    engine_describe(session_model(s[0]), &info);
+    if (n > info.batch_max)
+        return err_set(err, GLM_EINVAL, n, "n", "at most %u sessions step together", info.batch_max);
+    for (uint32_t i = 0; i < n && !rc; i++) {
+        if (!s[i])
+            rc = null_argument(err, "s");
+        else if (session_model(s[i]) != session_model(s[0]))
+            rc = err_set(err, GLM_EINVAL, i, "s", "session %u is of another model than the first", i);
+        for (uint32_t j = 0; j < i && !rc; j++)
+            if (s[j] == s[i])
+                rc = err_set(err, GLM_EINVAL, i, "s", "session %u is session %u", i, j);
+        if (!rc)
+            rc = check_out(events[i], sizeof(glm_event), "events", err);
+        at_index(err, i, rc);
+    }
+    return rc;
+}
+
+GLM_API int32_t GLM_CALL glm_sessions_step(glm_session *const *s, uint32_t n, const glm_step *how,
+    glm_event *const *events, glm_error *err)
+{
+    glm_step step;
+    uint32_t n_entered = 0;
+    int32_t rc = check_sessions(s, n, events, err);
+
+    if (!rc)
+        rc = take_step(&step, how, err);
+    while (!rc && n_entered < n) {
+        rc = at_index(err, n_entered, enter(s[n_entered], err));
+        n_entered += !rc;
+    }
+    if (!rc)
+        rc = sessions_step(s, n, step.budget_ns, err);
+    for (uint32_t i = 0; i < n && !rc; i++) {
+        glm_event event = GLM_EVENT_INIT;
+        session_event(s[i], &event);
+        give_struct(events[i], &event, sizeof event);
+    }
+    while (n_entered > 0)
+        session_leave(s[--n_entered]);
+    return rc;
+}
+
 /* ---- code ---------------------------------------------------------------------------------------------------------------- */
 
 GLM_API int32_t GLM_CALL glm_session_infill(glm_session *s, const char *prefix, size_t prefix_size, const char *suffix,

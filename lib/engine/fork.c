@@ -140,6 +140,7 @@ static int32_t copy_session(glm_session *to, const glm_session *from, glm_error 
     rc = turn_options_copy(&to->model->mem, &from->options, &to->options, &to->options_block, err);
     if (rc)
         return rc;
+    to->in_batch = from->in_batch;
     to->next_call = from->next_call;
     to->first_message = from->first_message;
     to->tools = from->tools;
