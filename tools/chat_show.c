@@ -129,7 +129,10 @@ void show_event(struct show *s, const glm_event *ev)
         break;
     case GLM_EVENT_TOOL_CALL_DELTA: put(s, remarks, STYLE_DIM, ev->text, ev->text_size); break;
     case GLM_EVENT_TOOL_CALL: put(s, remarks, STYLE_TOOL, ")\n", 2); break;
-    case GLM_EVENT_THINK_CUT: put_count(s, "thought closed after %llu tokens", ev->n_think, 0); break;
+    case GLM_EVENT_THINK_CUT:
+        if (s->terminal.out || s->thinking)
+            put_count(s, "thought closed after %llu tokens", ev->n_think, 0);
+        break;
     case GLM_EVENT_LOOP:
         put_count(s, "the model repeats itself: %llu tokens of the same %llu over and over", ev->rows_done, ev->rows_total);
         break;
