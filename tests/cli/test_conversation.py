@@ -159,12 +159,16 @@ class Keyboard(test_cli.Interrupt):
         os.write(self.fd, b'/quit\n')
         self.assertEqual(self.status(), 0)
 
+    test_conversation = None
+
+
+class Ahead(test_cli.Terminal):
     def test_lines_ahead(self):
         self.expect(b'> ')
-        os.write(self.fd, b'Hi\n/quit\n')  # the second is read during the answer or behind it
+        os.write(self.fd, b'Hello!\n/quit\n')  # the second is read during the answer or behind it
         self.assertEqual(self.status(), 0)
 
-    test_conversation = None
+    test_conversation = test_interrupt_at_the_prompt = test_end_of_input = None
 
 
 def main():
