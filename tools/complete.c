@@ -3,6 +3,7 @@
 #include "progress.h"
 #include "report.h"
 #include "session_args.h"
+#include "textfile.h"
 #include "tools.h"
 
 #include <stdio.h>
@@ -41,34 +42,6 @@ struct completion {
     size_t n_held;
 };
 
-/* All of stdin; NULL: an error line was written. */
-static char *read_input(size_t *size)
-{
-    size_t capacity = 1u << 16, n = 0;
-    char *text = malloc(capacity);
-
-    while (text) {
-        size_t got = fread(text + n, 1, capacity - n, stdin);
-        n += got;
-        if (got == 0)
-            break;
-        if (n == capacity) {
-            char *more = realloc(text, capacity * 2);
-            if (!more)
-                free(text);
-            text = more;
-            capacity *= 2;
-        }
-    }
-    if (!text || ferror(stdin)) {
-        report_failed("complete", text ? "stdin cannot be read" : "out of memory for the prompt");
-        free(text);
-        return NULL;
-    }
-    *size = n;
-    return text;
-}
-
 static int take_prompt(struct completion *c)
 {
     const char *text = c->prompt;
@@ -77,7 +50,7 @@ static int take_prompt(struct completion *c)
     glm_error err = GLM_ERROR_INIT;
     int32_t rc;
 
-    if (!text && !(text = c->input = read_input(&size)))
+    if (!text && !(text = c->input = textfile_read("complete", NULL, &size)))
         return EXIT_FAILED;
     rc = glm_tokenize(c->model, text, size, flags, NULL, 0, &c->n, &err);
     if (rc && rc != GLM_ELIMIT)

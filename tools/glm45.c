@@ -12,6 +12,7 @@ static const struct command {
 } commands[] = {
     { "chat", "talk with a model in the terminal", chat_main },
     { "complete", "go on with a text", complete_main },
+    { "infill", "write the code that belongs at a place in a file", infill_main },
     { "inspect", "show what a checkpoint holds and the memory it needs", inspect_main },
     { "synth", "write a checkpoint of random weights, for tests and benchmarks", synth_main },
     { "bench", "measure prefill and decode rates", bench_main },

@@ -21,6 +21,19 @@ static uint32_t kv_type(const char *name)
     return UINT32_MAX;
 }
 
+int session_args_options(const struct session_args *a, const char *command, glm_session_options *out)
+{
+    out->kv_type = kv_type(a->kv);
+    out->n_ctx = (uint32_t)a->n_ctx;
+    if (out->kv_type == UINT32_MAX)
+        return report_usage(command, "--kv: \"%s\" is none of auto, f32, bf16, int8, fp8", a->kv);
+    if (a->overflow && strcmp(a->overflow, "error") != 0 && strcmp(a->overflow, "drop") != 0)
+        return report_usage(command, "--overflow: \"%s\" is neither error nor drop", a->overflow);
+    if (a->overflow && strcmp(a->overflow, "drop") == 0)
+        out->overflow = GLM_OVERFLOW_DROP_OLDEST;
+    return EXIT_FINE;
+}
+
 int session_args_open(const struct session_args *a, const char *command, glm_model **model, glm_session **session)
 {
     glm_model_options mo = GLM_MODEL_OPTIONS_INIT;
@@ -31,10 +44,8 @@ int session_args_open(const struct session_args *a, const char *command, glm_mod
 
     *model = NULL;
     *session = NULL;
-    so.kv_type = kv_type(a->kv);
-    so.n_ctx = (uint32_t)a->n_ctx;
-    if (so.kv_type == UINT32_MAX)
-        return report_usage(command, "--kv: \"%s\" is none of auto, f32, bf16, int8, fp8", a->kv);
+    if (session_args_options(a, command, &so) != EXIT_FINE)
+        return EXIT_USAGE;
     if (a->template_name && strcmp(a->template_name, "4.5") != 0 && strcmp(a->template_name, "4.7") != 0)
         return report_usage(command, "--template: \"%s\" is neither 4.5 nor 4.7", a->template_name);
     if (a->template_name)
@@ -70,5 +81,11 @@ glm_turn_options session_args_turn(const struct session_args *a)
         o.repeat_penalty = (float)a->repeat_penalty;
     if (a->has_top_k)
         o.top_k = (int32_t)a->top_k;
+    if (a->has_max_seconds)
+        o.max_ns = (uint64_t)(a->max_seconds * 1e9) + 1;
+    o.stop = a->stop.item;
+    o.n_stop = (uint32_t)a->stop.n;
+    o.stop_lines = (uint32_t)a->stop_lines;
+    o.stop_dedent = a->stop_dedent;
     return o;
 }

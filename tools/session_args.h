@@ -14,6 +14,12 @@ struct session_args {
     uint64_t n_threads, n_ctx, max_tokens, seed, top_k;
     double temperature, top_p, min_p, repeat_penalty;
     bool has_seed, has_top_k, has_temperature, has_top_p, has_min_p, has_repeat_penalty;
+    /* of TURN_ARGS */
+    struct arg_texts stop;   /* item is released with free() */
+    double max_seconds;
+    uint64_t stop_lines;
+    bool has_max_seconds, stop_dedent;
+    const char *overflow;    /* of chat */
 };
 
 /* Rows of a command's table, for `struct session_args s`. */
@@ -32,7 +38,17 @@ struct session_args {
     { .name = "--repeat-penalty", .kind = ARG_NUMBER, .to = &(s).repeat_penalty, .low = 0, .high = 100,                \
         .given = &(s).has_repeat_penalty }
 
+/* Rows of a command whose turns the library ends. */
+#define TURN_ARGS(s)                                                                                                   \
+    { .name = "--stop", .kind = ARG_TEXTS, .to = &(s).stop },                                                          \
+    { .name = "--max-seconds", .kind = ARG_NUMBER, .to = &(s).max_seconds, .low = 0, .high = 1e9,                      \
+        .given = &(s).has_max_seconds }
+
 /* Their part of a help text. */
+#define TURN_ARGS_HELP                                                                                                 \
+    "  --stop TEXT           the answer ends where this stands in it, which is not written; may come again\n"          \
+    "  --max-seconds S       most computing time of an answer\n"
+
 #define SESSION_ARGS_HELP                                                                                              \
     "  --max-tokens N        most tokens to generate\n"                                                                \
     "  --temperature T       0: always the likeliest token          [the checkpoint's; likewise the next]\n"           \
@@ -43,8 +59,11 @@ struct session_args {
     "  --threads N           [the machine's cores, at most 8]\n"                                                       \
     "  --read                read the weights into memory instead of mapping the file\n"
 
+/* The session's part of the options. EXIT_FINE, or EXIT_USAGE after an error line. */
+int session_args_options(const struct session_args *a, const char *command, glm_session_options *out);
 /* Opens both. EXIT_FINE; else an error line was written and the status is to be exited with; both are NULL then. */
 int session_args_open(const struct session_args *a, const char *command, glm_model **model, glm_session **session);
+/* Points into `a`. */
 glm_turn_options session_args_turn(const struct session_args *a);
 
 #endif

@@ -90,6 +90,12 @@ static bool wait_for_line(void)
     return !interrupted;
 }
 
+bool terminal_waiting(const struct terminal *t)
+{
+    struct pollfd p = { STDIN_FILENO, POLLIN, 0 };
+    return t->in && poll(&p, 1, 0) > 0 && (p.revents & POLLIN);
+}
+
 char *terminal_line(struct terminal *t, const char *prompt, size_t *size, bool *stopped)
 {
     char *more = NULL;

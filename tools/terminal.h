@@ -25,6 +25,8 @@ void terminal_text(const struct terminal *t, FILE *to, const char *text, size_t 
  * Ctrl-C (*interrupted). */
 char *terminal_line(struct terminal *t, const char *prompt, size_t *size, bool *interrupted);
 
+bool terminal_waiting(const struct terminal *t); /* a person has typed a line: terminal_line will not wait */
+
 /* From here on Ctrl-C calls `cancel(user)` (from the signal handler), or interrupts terminal_line where cancel is NULL. */
 void terminal_on_interrupt(void (*cancel)(void *user), void *user);
 bool terminal_interrupted(void); /* since the last terminal_on_interrupt */

@@ -6,6 +6,7 @@
 
 int chat_main(int argc, char **argv);
 int complete_main(int argc, char **argv);
+int infill_main(int argc, char **argv);
 int inspect_main(int argc, char **argv);
 int synth_main(int argc, char **argv);
 int bench_main(int argc, char **argv);

@@ -5,7 +5,8 @@
 
 Needs the shared library where the Python package finds it (GLM45_LIBRARY names it). Chats go through messages, tools
 and streams of events, greedily, with 200 tokens at most; tool calls are answered and the answer after them counts too;
-code cases go through tokens. The cases and the rules are recipe/README.md and recipe/score.py. How many drafts of the
+sums are put again with the thought cut at a budget of tokens, and without one; code is filled in with Session.infill, and
+completed through tokens. The cases and the rules are recipe/README.md and recipe/score.py. How many drafts of the
 multi-token-prediction layer the model itself would have chosen is measured with the glm45 tool (render and logits
 --mtp): the public API has no drafts yet. Exit status 1 if a threshold is missed.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -28,7 +30,7 @@ sys.path[:0] = [str(HERE / "recipe"), str(HERE.parents[1] / "bindings" / "python
 sys.dont_write_bytecode = True
 
 import score  # noqa: E402
-from glm45 import Answer, GlmError, Model, Session  # noqa: E402
+from glm45 import Answer, GlmError, Model, Session, Text, ThinkCut, TurnEnd  # noqa: E402
 
 MAX_NEW = 200
 STOPS = ("<|endoftext|>", "<|user|>", "<|observation|>")
@@ -38,6 +40,8 @@ THRESHOLDS = {"tool_call": 0.90, "tool_call well-formed": 0.90, "tool_answer": 0
 ARITH_GAIN = 0.05  # by which thinking has to be better than none
 MTP_THRESHOLD = 0.85
 SHOWN_BY_THINKING = ("tool_call", "tool_answer", "no_tool")
+BUDGETS = (0, 12, 24, 48)  # tokens of thought, for the sums once more
+INFILL = re.compile(r"\[gMASK\]<sop><\|code_prefix\|>(.*)<\|code_suffix\|>(.*)<\|code_middle\|>", re.S)
 
 Case = Dict[str, Any]
 Rows = Dict[str, List[int]]  # what is measured: [cases, right]
@@ -98,8 +102,30 @@ def greedy(session: Session, ids: List[int], stops: List[int]) -> List[int]:
     return out
 
 
+def run_budget(model: Model, case: Case, budget: int, rows: Rows) -> None:
+    """A sum with a thought of at most so many tokens. How many were cut counts too."""
+    with model.session() as session:
+        session.messages(case["messages"])
+        session.turn(thinking=budget, temperature=0.0, max_tokens=MAX_NEW)
+        events = list(session.stream())
+    text = "".join(e.text for e in events if isinstance(e, Text))
+    ended = isinstance(events[-1], TurnEnd) and events[-1].reason == "stop"
+    count(rows, f"{case['task']} think<={budget}", ended and score.right(case["expect"], text, None))
+    count(rows, f"{case['task']} think<={budget} cut", any(isinstance(e, ThinkCut) for e in events))
+
+
+def run_infill(model: Model, case: Case, prefix: str, suffix: str) -> Tuple[bool, str]:
+    """Code between a prefix and a suffix."""
+    with model.session(n_ctx=1024) as session:
+        answer = session.infill(prefix, suffix, temperature=0.0, max_tokens=MAX_NEW).answer()
+    return ended(answer) and score.right(case["expect"], answer.text, None), repr(answer.text)
+
+
 def run_text(model: Model, case: Case) -> Tuple[bool, str]:
     """A prompt that is completed as it stands."""
+    place = INFILL.fullmatch(case["text"])
+    if place:
+        return run_infill(model, case, *place.groups())
     stops = [model.tokenize(s, specials=True)[0] for s in STOPS]
     with model.session(n_ctx=1024) as session:
         out = greedy(session, model.tokenize(case["text"], specials=True), stops)
@@ -177,6 +203,9 @@ def measure(model: Model, cases: List[Case], show: int) -> Rows:
         except GlmError as e:
             sys.exit(f"{case['id']}: {e}")
         count(rows, case["task"], right)
+        if case["task"] == "arith":
+            for budget in BUDGETS:
+                run_budget(model, case, budget, rows)
         if case["task"] in SHOWN_BY_THINKING:
             count(rows, case["task"] + (" +think" if case["thinking"] else " -think"), right)
         if not right and show > 0:

@@ -25,7 +25,7 @@ ROOT = DATA.parent.parent
 WORK = pathlib.Path(tempfile.mkdtemp(prefix='glm45-cli-'))
 AIR = DATA / 'golden/air-bf16'
 GGUF = DATA / 'golden/air256-gguf-Q4_0/Q4_0.gguf'
-COMMANDS = ['chat', 'complete', 'inspect', 'synth', 'bench', 'tokenize', 'render', 'parse', 'logits']
+COMMANDS = ['chat', 'complete', 'infill', 'inspect', 'synth', 'bench', 'tokenize', 'render', 'parse', 'logits']
 
 
 def unpack(name):
@@ -160,7 +160,7 @@ class Program(Case):
         p.stderr.close()
 
     def test_hosts_use_the_public_header_only(self):
-        for name in ('chat', 'complete', 'bench', 'session_args', 'terminal', 'run_command', 'args', 'report', 'progress'):
+        for name in ('chat', 'chat_show', 'complete', 'infill', 'textfile', 'bench', 'session_args', 'terminal', 'run_command', 'args', 'report', 'progress'):
             for include in re.findall(r'#include "([^"]+)"', (ROOT / f'tools/{name}.c').read_text()):
                 self.assertNotIn('/', include, name)
                 header = (ROOT / 'tools' / include).read_text()

@@ -162,11 +162,13 @@ class Layout(unittest.TestCase):
 
     def test_constants(self):
         tables = {"GLM_WEIGHTS_": _ffi.WEIGHTS, "GLM_KV_": _ffi.KV_TYPES, "GLM_DEVICE_": _ffi.DEVICES,
-                  "GLM_ACTIVATIONS_": _ffi.ACTIVATIONS, "GLM_OVERFLOW_": _ffi.OVERFLOWS, "GLM_ROLE_": _ffi.ROLES,
+                  "GLM_ACTIVATIONS_": _ffi.ACTIVATIONS, "GLM_ROLE_": _ffi.ROLES,
                   "GLM_THINK_": _ffi.THINKING, "GLM_TOOLS_": _ffi.TOOL_CHOICES, "GLM_END_": _ffi.END_REASONS,
                   "GLM_EVENT_": _ffi.EVENTS}
         ours = {prefix + name.upper(): value for prefix, table in tables.items() for name, value in table.items()}
         ours.update(_ffi.STATUS)
+        ours.update({"GLM_OVERFLOW_ERROR": _ffi.OVERFLOWS["error"],
+                     "GLM_OVERFLOW_DROP_OLDEST": _ffi.OVERFLOWS["drop"]})
         ours.update({"GLM_TEMPLATE_AUTO": _ffi.TEMPLATES["auto"], "GLM_TEMPLATE_45": _ffi.TEMPLATES["4.5"],
                      "GLM_TEMPLATE_47": _ffi.TEMPLATES["4.7"], "GLM_MESSAGE_SPECIALS": _ffi.MESSAGE_SPECIALS,
                      "GLM_TOKENIZE_SPECIALS": _ffi.TOKENIZE_SPECIALS, "GLM_ROWS_LAST": _ffi.ROWS_LAST,

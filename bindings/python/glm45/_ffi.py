@@ -7,7 +7,8 @@ import ctypes
 import os
 import sys
 import threading
-from ctypes import POINTER, c_char, c_char_p, c_float, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import (POINTER, c_char, c_char_p, c_float, c_int32, c_size_t, c_ssize_t, c_uint8, c_uint32, c_uint64,
+                    c_void_p)
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Tuple, Type, Union
@@ -23,7 +24,7 @@ STATUS: Dict[str, int] = {
     "GLM_EBUSY": -6, "GLM_ELIMIT": -7, "GLM_ECONTEXT": -8, "GLM_EUTF8": -9, "GLM_ESCHEMA": -10, "GLM_EVERSION": -11,
     "GLM_EMISMATCH": -12, "GLM_EDEVICE": -13, "GLM_ENUMERIC": -14, "GLM_EFORK": -15, "GLM_ENOTSUP": -16,
 }
-EINVAL, ESTATE, ELIMIT, EVERSION = -1, -5, -7, -11
+OK, EINVAL, EIO, ESTATE, EBUSY, ELIMIT, EVERSION = 0, -1, -3, -5, -6, -7, -11
 
 # The enumerations, by the names that this package takes and gives.
 WEIGHTS = {"map": 0, "read": 1, "none": 2}
@@ -31,11 +32,11 @@ TEMPLATES = {"auto": 0, "4.5": 1, "4.7": 2}
 KV_TYPES = {"auto": 0, "f32": 1, "bf16": 2, "int8": 3, "fp8": 4}
 DEVICES = {"cpu": 0, "cuda": 1}
 ACTIVATIONS = {"auto": 0, "f32": 1}
-OVERFLOWS = {"error": 0, "drop_oldest": 1}
+OVERFLOWS = {"error": 0, "drop": 1}
 ROLES = {"system": 0, "user": 1, "assistant": 2, "tool": 3}
 THINKING = {"on": 0, "off": 1, "budget": 2}
 TOOL_CHOICES = {"auto": 0, "none": 1, "required": 2, "named": 3}
-END_REASONS = {"stop": 0, "length": 1, "cancelled": 2, "tools": 3}
+END_REASONS = {"stop": 0, "length": 1, "cancelled": 2, "tools": 3, "time": 4}
 EVENTS = {"none": 0, "prefill": 1, "reasoning": 2, "text": 3, "tool_call_begin": 4, "tool_call_delta": 5,
           "tool_call": 6, "turn_end": 7, "think_cut": 8, "loop": 9, "ready": 10, "error": 11}
 
@@ -63,6 +64,8 @@ FileMapFn = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_uint64, c_uint64, PO
 FileUnmapFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_void_p, c_uint64)
 FileCloseFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 ProgressFn = ctypes.CFUNCTYPE(c_int32, c_void_p, c_uint64, c_uint64)
+WriteFn = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
+ReadFn = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t, POINTER(c_size_t))
 
 
 class Allocator(Sized):
@@ -120,7 +123,8 @@ class TurnOptions(Sized):
                 ("top_p", c_float), ("min_p", c_float), ("repeat_penalty", c_float), ("top_k", c_int32),
                 ("tool_choice", c_uint32), ("tool_name", c_char_p), ("think_close", c_char_p),
                 ("answer_schema", c_char_p), ("stop", POINTER(c_char_p)), ("n_stop", c_uint32),
-                ("n_logprobs", c_uint32), ("stop_lines", c_uint32), ("stop_dedent", c_uint32)]
+                ("n_logprobs", c_uint32), ("stop_lines", c_uint32), ("stop_dedent", c_uint32),
+                ("keep_thoughts", c_uint32), ("reserved", c_uint32)]
 
     def __init__(self, **fields: Any) -> None:
         nan = float("nan")
@@ -147,15 +151,21 @@ class Stats(Sized):
                 ("kv_shared_bytes", c_uint64)]
 
 
+class ByteStream(Sized):
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32), ("user", c_void_p), ("write", WriteFn),
+                ("read", ReadFn)]
+
+
 STRUCTS: Mapping[str, Type[Sized]] = {
     "glm_error": Error, "glm_allocator": Allocator, "glm_logger": Logger, "glm_runner": Runner, "glm_files": Files,
     "glm_model_options": ModelOptions, "glm_model_info": ModelInfo, "glm_estimate": Estimate,
     "glm_session_options": SessionOptions, "glm_message": Message, "glm_turn_options": TurnOptions,
-    "glm_event": EventRecord, "glm_step": Step, "glm_stats": Stats,
+    "glm_event": EventRecord, "glm_step": Step, "glm_stats": Stats, "glm_stream": ByteStream,
 }
 
 _handle, _out, _err = c_void_p, POINTER(c_void_p), POINTER(Error)
 _ids, _floats = POINTER(c_int32), POINTER(POINTER(c_float))
+_event, _how, _bytes = POINTER(EventRecord), POINTER(Step), POINTER(ByteStream)
 # name: (result, arguments). A function whose last argument is _err returns a status.
 FUNCTIONS: Mapping[str, Tuple[Any, List[Any]]] = {
     "glm_version": (c_uint32, []),
@@ -172,10 +182,24 @@ FUNCTIONS: Mapping[str, Tuple[Any, List[Any]]] = {
     "glm_session_messages": (c_int32, [_handle, c_char_p, c_size_t, POINTER(c_uint64), _err]),
     "glm_session_tools": (c_int32, [_handle, c_char_p, c_size_t, _err]),
     "glm_session_turn": (c_int32, [_handle, POINTER(TurnOptions), _err]),
-    "glm_session_step": (c_int32, [_handle, POINTER(Step), POINTER(EventRecord), _err]),
+    "glm_session_step": (c_int32, [_handle, _how, _event, _err]),
+    "glm_sessions_step": (c_int32, [POINTER(_handle), c_uint32, _how, POINTER(_event), _err]),
+    "glm_session_end_thought": (c_int32, [_handle, _err]),
     "glm_tool_result": (c_int32, [_handle, c_uint64, c_char_p, c_size_t, _err]),
     "glm_session_cancel": (None, [_handle]),
     "glm_session_stats": (c_int32, [_handle, POINTER(Stats), _err]),
+    "glm_session_start": (c_int32, [_handle, _err]),
+    "glm_session_poll": (c_int32, [_handle, _event, _err]),
+    "glm_session_fd": (c_ssize_t, [_handle]),
+    "glm_session_fork": (c_int32, [_handle, _out, _err]),
+    "glm_session_mark": (c_int32, [_handle, POINTER(c_uint64), _err]),
+    "glm_session_rewind": (c_int32, [_handle, c_uint64, _err]),
+    "glm_session_save": (c_int32, [_handle, c_char_p, _err]),
+    "glm_session_save_to": (c_int32, [_handle, _bytes, _err]),
+    "glm_session_load": (c_int32, [_handle, c_char_p, POINTER(SessionOptions), _out, _err]),
+    "glm_session_load_from": (c_int32, [_handle, _bytes, POINTER(SessionOptions), _out, _err]),
+    "glm_session_infill": (c_int32, [_handle, c_char_p, c_size_t, c_char_p, c_size_t, _err]),
+    "glm_session_infill_file": (c_int32, [_handle, c_char_p, c_char_p, c_size_t, _err]),
     "glm_tokenize": (c_int32, [_handle, c_char_p, c_size_t, c_uint32, _ids, c_size_t, POINTER(c_size_t), _err]),
     "glm_detokenize": (c_int32, [_handle, _ids, c_size_t, c_void_p, c_size_t, POINTER(c_size_t), _err]),
     "glm_session_feed": (c_int32, [_handle, _ids, c_size_t, c_uint32, _err]),
@@ -186,7 +210,7 @@ FUNCTIONS: Mapping[str, Tuple[Any, List[Any]]] = {
 
 
 class GlmError(Exception):
-    """A call that the library refused. Nothing has changed.
+    """What the library refused, or could not go on with.
 
     code: the negative status; name: "GLM_EINVAL" and so on; where: the file, tensor, argument, key or JSON pointer;
     offset: byte, token, row or number, where one applies; message: a sentence with the remedy.
@@ -214,6 +238,14 @@ def code_of(value: str, table: Mapping[str, int], where: str) -> int:
     if value not in table:
         invalid(where, f"{value!r} is none of " + ", ".join(map(repr, table)))
     return table[value]
+
+
+def c_text(text: Union[str, bytes], where: str) -> bytes:
+    """Text that the library takes up to its NUL."""
+    data = utf8(text)
+    if b"\0" in data:
+        invalid(where, "a NUL character in it")
+    return data
 
 
 def name_of(code: int, table: Mapping[str, int]) -> str:

@@ -9,12 +9,15 @@ from array import array
 from ctypes import byref, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Iterable, List, Optional, Tuple, Type, Union
+from typing import (TYPE_CHECKING, Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple, Type, Union)
 
 from . import _ffi
 
 if TYPE_CHECKING:
+    from .events import Event
     from .session import Session
+    from .snapshot import Place
+    from .tools import Function
 
 PathLike = Union[str, bytes, "os.PathLike[str]"]
 LibraryLike = Union[None, str, "os.PathLike[str]", _ffi.Library]
@@ -203,10 +206,43 @@ class Model:
                  _ffi.unsigned(sessions, 32, "sessions"), byref(out))
         return Estimate(out.mapped_bytes, out.private_bytes, out.kv_bytes, out.device_bytes)
 
-    def session(self, *, n_ctx: int = 0, kv_type: str = "auto") -> "Session":
-        """Opens a session."""
+    def session(self, *, n_ctx: int = 0, kv_type: str = "auto", overflow: str = "error",
+                event_bytes: int = 0) -> "Session":
+        """Opens a session. overflow: what happens when the context is full, "error", or "drop" the oldest turns from the
+        model's sight; event_bytes: in `async for`, the worker pauses when so much waits to be taken, 0 for 1 MiB."""
         from .session import Session
-        return Session(self, n_ctx=n_ctx, kv_type=kv_type)
+        return Session(self, n_ctx=n_ctx, kv_type=kv_type, overflow=overflow, event_bytes=event_bytes)
+
+    def load(self, source: "Place", *, n_ctx: int = 0, kv_type: str = "auto",
+             tools: "Iterable[Function]" = ()) -> "Session":
+        """A session from what Session.save wrote, a path or a binary file object: it goes on as the saved one would,
+        and computes nothing again. tools: the functions of its tools, which a snapshot cannot hold."""
+        from .session import Session
+        from .snapshot import FileObject, path_bytes
+        from .tools import functions_of
+        options, out = session_options(n_ctx, kv_type), c_void_p()
+        with self._handle as handle:
+            if isinstance(source, (str, bytes)) or hasattr(source, "__fspath__"):
+                self.library.call("glm_session_load", handle, path_bytes(source), byref(options), byref(out))
+            else:
+                with FileObject(source) as stream:
+                    self.library.call("glm_session_load_from", handle, byref(stream), byref(options), byref(out))
+        return Session._of(self, out, functions_of(tools))
+
+    def step(self, sessions: "Sequence[Session]", budget_ms: Optional[float] = None) -> "List[Event]":
+        """Steps sessions of this model together, in at most one forward pass that all of them share: one event each, or
+        Paused. At most info.batch_max; they may join and leave between calls."""
+        from .batch import step
+        from .options import nanoseconds
+        return step(self, sessions, 0 if budget_ms is None else nanoseconds(budget_ms / 1e3, "budget_ms"))
+
+    def stream_all(self, sessions: "Iterable[Session]", *,
+                   budget_ms: Optional[float] = None) -> "Iterator[Tuple[Session, Event]]":
+        """The events of the turns of any number of sessions, computed together: (session, event) pairs until each has
+        had its TurnEnd, or an Error in place of an exception. Leaving the loop early cancels the turns that began."""
+        from .batch import stream_all
+        from .options import nanoseconds
+        return stream_all(self, sessions, None if budget_ms is None else nanoseconds(budget_ms / 1e3, "budget_ms"))
 
     def tokenize(self, text: Union[str, bytes], *, specials: bool = False) -> List[int]:
         """Text to token ids. specials: special tokens spelled out in the text are meant as such."""
@@ -239,6 +275,8 @@ class Model:
                 capacity = size.value + 1
 
 
-def session_options(n_ctx: int, kv_type: str) -> _ffi.SessionOptions:
+def session_options(n_ctx: int, kv_type: str, overflow: str = "error", event_bytes: int = 0) -> _ffi.SessionOptions:
     return _ffi.SessionOptions(n_ctx=_ffi.unsigned(n_ctx, 32, "n_ctx"),
-                               kv_type=_ffi.code_of(kv_type, _ffi.KV_TYPES, "kv_type"))
+                               kv_type=_ffi.code_of(kv_type, _ffi.KV_TYPES, "kv_type"),
+                               overflow=_ffi.code_of(overflow, _ffi.OVERFLOWS, "overflow"),
+                               event_bytes=_ffi.unsigned(event_bytes, 64, "event_bytes"))

@@ -1,45 +1,36 @@
-"""Sessions: conversations as streams of typed events, and the token level beneath them."""
+"""Sessions: conversations as streams of typed events, steering them, code, and the token level beneath."""
 from __future__ import annotations
 
-import ctypes
-import json
+import selectors
 import weakref
 from array import array
-from ctypes import POINTER, byref, c_float, c_int32, c_uint64, c_void_p
+from contextlib import contextmanager
+from ctypes import POINTER, byref, c_float, c_int32, c_uint64, c_void_p, string_at
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, TypedDict, Union
+from typing import (TYPE_CHECKING, Any, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Set, Type, Union)
 
-from . import _ffi
-from .events import (Answer, Event, Paused, Prefill, Ready, Reasoning, Text, ToolCall, ToolCallBegin, ToolCallDelta,
-                     TurnEnd)
+from . import _ffi, snapshot
+from .events import Answer, Error, Event, Paused, Ready, ToolCall, TurnEnd
 from .model import Model, as_ids, session_options
+from .options import nanoseconds, turn_options
+from .stream import LOOK_UP_NS, Stream, as_event, readable
+from .tools import Function, ToolLike, declare, to_json
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Without a budget of the caller's, a stream looks up this often: it lets Ctrl-C in. Answers do not depend on it.
-_LOOK_UP_NS = 50_000_000
+    from .options import TurnKeywords
 
 JsonArray = Union[str, bytes, Sequence[Mapping[str, Any]]]
 
-
-class TurnKeywords(TypedDict, total=False):
-    """The keywords of Session.turn."""
-    thinking: bool
-    max_tokens: int
-    seed: int
-    temperature: Optional[float]
-    top_p: Optional[float]
-    min_p: Optional[float]
-    repeat_penalty: Optional[float]
-    top_k: Optional[int]
-    tool_choice: str
+# What may be called while the worker runs a turn.
+_ANY_TIME = ("glm_session_poll", "glm_tool_result", "glm_session_end_thought", "glm_session_stats")
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Totals since the session was opened."""
+    """Totals since the session was opened. kv_shared_bytes: of kv_bytes, what forks share."""
     n_prompt: int
     n_reused: int
     n_generated: int
@@ -51,50 +42,40 @@ class Stats:
 
 def _json(value: object) -> bytes:
     """JSON for the library: text as it is, anything else encoded."""
-    return _ffi.utf8(value if isinstance(value, (str, bytes)) else json.dumps(value, ensure_ascii=False))
-
-
-def _event(session: "Session", ev: _ffi.EventRecord) -> Event:
-    """The library's event as an object of its own: nothing of it lives in the library's memory."""
-    kind = _ffi.name_of(ev.type, _ffi.EVENTS)
-    if kind == "text":
-        return Text(_ffi.text_at(ev.text, ev.text_size))
-    if kind == "reasoning":
-        return Reasoning(_ffi.text_at(ev.text, ev.text_size))
-    if kind == "prefill":
-        return Prefill(ev.rows_done, ev.rows_total)
-    if kind == "tool_call_begin":
-        return ToolCallBegin(ev.call_id, _ffi.text_at(ev.name, ev.name_size))
-    if kind == "tool_call_delta":
-        return ToolCallDelta(ev.call_id, _ffi.text_at(ev.text, ev.text_size))
-    if kind == "tool_call":
-        return ToolCall(ev.call_id, _ffi.text_at(ev.name, ev.name_size),
-                        _ffi.text_at(ev.arguments, ev.arguments_size), session)
-    if kind == "turn_end":
-        return TurnEnd(_ffi.name_of(ev.end_reason, _ffi.END_REASONS), ev.n_prompt, ev.n_reused, ev.n_think,
-                       ev.n_answer, ev.prefill_ns, ev.decode_ns)
-    if kind == "ready":
-        return Ready()
-    return Paused(ev.rows_done, ev.rows_total)
+    return _ffi.utf8(value if isinstance(value, (str, bytes)) else to_json(value))
 
 
 class Session:
-    """A conversation, or a sequence of tokens, of one model. One thread at a time: another one gets GLM_EBUSY.
-    cancel() and close() alone may come from any thread at any time.
+    """A conversation, or a sequence of tokens. One thread at a time; cancel() and close() from any.
 
-    n_ctx: most positions, 0 for the model's; kv_type: "auto", "f32", "bf16", "int8" or "fp8".
+        with model.session() as chat:
+            for event in chat.stream("Hello!"):
+                ...
     """
 
-    def __init__(self, model: Model, *, n_ctx: int = 0, kv_type: str = "auto") -> None:
+    def __init__(self, model: Model, *, n_ctx: int = 0, kv_type: str = "auto", overflow: str = "error",
+                 event_bytes: int = 0) -> None:
+        options, out = session_options(n_ctx, kv_type, overflow, event_bytes), c_void_p()
+        with model._handle as handle:
+            model.library.call("glm_session_open", handle, byref(options), byref(out))
+        self._take(model, out, {})
+
+    @classmethod
+    def _of(cls, model: Model, pointer: c_void_p, functions: Mapping[str, Function]) -> "Session":
+        """A session that the library made by itself."""
+        self = cls.__new__(cls)
+        self._take(model, pointer, functions)
+        return self
+
+    def _take(self, model: Model, pointer: c_void_p, functions: Mapping[str, Function]) -> None:
         self.model = model
         self.library = model.library
-        out = c_void_p()
-        options = session_options(n_ctx, kv_type)
-        with model._handle as handle:
-            self.library.call("glm_session_open", handle, byref(options), byref(out))
-        self._handle = _ffi.Handle("session", out.value or 0, self.library.cdll.glm_session_close, model._keep)
+        self._handle = _ffi.Handle("session", pointer.value or 0, self.library.cdll.glm_session_close, model._keep)
         self._finalizer = weakref.finalize(self, self._handle.close)
+        self._functions: Dict[str, Function] = dict(functions)
+        self._waiting: Set[int] = set()  # calls that were delivered and have no reply
         self._n_stream = 0
+        self._left = False  # the worker has a turn whose end nobody waited for
 
     def __enter__(self) -> "Session":
         return self
@@ -104,7 +85,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Ends the session; a turn that another thread computes is cancelled. Again is fine."""
+        """Ends the session; a turn that another thread or task computes is cancelled. Again is fine."""
         self.cancel()
         self._finalizer()
 
@@ -113,6 +94,8 @@ class Session:
         return self._handle.closed
 
     def _call(self, name: str, *arguments: Any) -> None:
+        if name not in _ANY_TIME:
+            self._settle_if_left()
         with self._handle as handle:
             self.library.call(name, handle, *arguments)
 
@@ -143,106 +126,76 @@ class Session:
         self._call("glm_session_messages", data, len(data), byref(n_common))
         return n_common.value
 
-    def tools(self, tools: JsonArray) -> None:
-        """Declares the tools of turns to come, an OpenAI-style array (objects or JSON text); [] takes them back."""
-        data = _json(tools)
+    def tools(self, *tools: ToolLike) -> None:
+        """Declares the tools of turns to come, in place of those before: Python functions (see glm45.tool), and
+        OpenAI-style declarations as objects, arrays or JSON text. Calls of functions are carried out by chat(), await
+        and ToolCall.run; the others are for you to reply to. tools() takes all back."""
+        data, functions = declare(tools)
         self._call("glm_session_tools", data, len(data))
+        self._functions = functions
 
-    def turn(self, *, thinking: bool = True, max_tokens: int = 0, seed: int = 0,
-             temperature: Optional[float] = None, top_p: Optional[float] = None, min_p: Optional[float] = None,
-             repeat_penalty: Optional[float] = None, top_k: Optional[int] = None, tool_choice: str = "auto") -> None:
-        """Sets the options of turns to come (and of sample) until they are replaced. None: as the checkpoint says.
-        max_tokens counts the thought too, 0 is 8192 or what the context holds; temperature 0 is greedy; top_k 0 is
-        off; repeat_penalty 1 is off; tool_choice: "auto" or "none". turn() gives the defaults again."""
-        options = _ffi.TurnOptions(thinking=_ffi.THINKING["on" if thinking else "off"],
-                                   max_tokens=_ffi.unsigned(max_tokens, 32, "max_tokens"),
-                                   seed=_ffi.unsigned(seed, 64, "seed"),
-                                   tool_choice=_ffi.code_of(tool_choice, _ffi.TOOL_CHOICES, "tool_choice"))
-        for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p),
-                            ("repeat_penalty", repeat_penalty)):
-            if value is not None:
-                if value != value:
-                    _ffi.invalid(name, "a NaN; None is the checkpoint's own setting")
-                setattr(options, name, value)
-        if top_k is not None:
-            options.top_k = _ffi.unsigned(top_k, 31, "top_k")
-        self._call("glm_session_turn", byref(options))
+    def turn(self, **options: "Unpack[TurnKeywords]") -> None:
+        """Sets the options of turns to come (and of sample) until they are replaced. turn() gives the defaults again.
+
+        thinking: True, False, or a number of tokens after which the thought is closed (ThinkCut); think_close: text
+        that ends a thought which is closed early; keep_thoughts: past thoughts stay in the prompt (4.7 only).
+        max_tokens: the thought included, 0 for 8192 or what the context holds; max_seconds: of computing.
+        stop: strings at which the answer ends; stop_lines: it ends after so many lines; stop_dedent: before a line that
+        is indented less than its first.
+        seed, temperature (0 is greedy), top_p, min_p, repeat_penalty (1 is off), top_k (0 is off); None: as the
+        checkpoint says. tool_choice: "auto", "none", "required", or "named" with tool_name; answer_schema: JSON Schema
+        of the answer.
+        """
+        self._call("glm_session_turn", byref(turn_options(**options)))
 
     def step(self, budget_ms: Optional[float] = None) -> Event:
         """Goes on with the turn until there is an event, or about budget_ms are spent (Paused)."""
-        if budget_ms is not None and not 0 <= budget_ms < 1e12:
-            _ffi.invalid("budget_ms", f"{budget_ms} is no time")
-        return self._step(0 if budget_ms is None else max(1, int(budget_ms * 1e6)))
+        return self._step(0 if budget_ms is None else nanoseconds(budget_ms / 1e3, "budget_ms"))
 
     def _step(self, budget_ns: int) -> Event:
         how, ev = _ffi.Step(budget_ns=budget_ns), _ffi.EventRecord()
+        self._settle_if_left()
         with self._handle as handle:  # until the event's strings are copied
             self.library.call("glm_session_step", handle, byref(how), byref(ev))
-            return _event(self, ev)
+            return self._taken(as_event(self, ev))
+
+    def _taken(self, event: Event) -> Event:
+        """Keeps account of an event that the library gave."""
+        if isinstance(event, ToolCall):
+            self._waiting.add(event.call_id)
+        elif isinstance(event, Error) or (isinstance(event, TurnEnd) and event.reason != "tools"):
+            self._waiting.clear()
+        return event
 
     def stream(self, text: Union[None, str, bytes] = None, *, budget_ms: Optional[float] = None,
-               **options: "Unpack[TurnKeywords]") -> Iterator[Event]:
-        """Yields the events of a turn up to its TurnEnd; text, if given, is said first, and options are those of
-        turn(). With budget_ms, a Paused comes whenever so many milliseconds were computed without an event. Leaving
-        the loop early, or an exception in it, cancels the turn: what was delivered stays in the conversation.
+               **options: "Unpack[TurnKeywords]") -> Stream:
+        """The events of a turn, for `for`, `async for` or `await`; text, if given, is said first, and options are those
+        of turn(). budget_ms: in a `for` a Paused comes whenever so many milliseconds were computed without an event.
         """
+        budget_ns = None if budget_ms is None else nanoseconds(budget_ms / 1e3, "budget_ms")
         if options:
             self.turn(**options)
         if text is not None:
             self.say(text)
-        return self._events(budget_ms)
-
-    def _events(self, budget_ms: Optional[float]) -> Iterator[Event]:
-        self._n_stream += 1
-        number, under_way = self._n_stream, False
-        try:
-            while True:
-                under_way = True
-                try:
-                    event = self._step(_LOOK_UP_NS) if budget_ms is None else self.step(budget_ms)
-                except _ffi.GlmError:  # the turn is over already, or not ours
-                    under_way = False
-                    raise
-                if isinstance(event, TurnEnd):
-                    under_way = False
-                    yield event
-                    return
-                if budget_ms is not None or not isinstance(event, Paused):
-                    yield event
-        finally:
-            if under_way and number == self._n_stream:
-                self._abandon()
-
-    def _abandon(self) -> None:
-        """Cancels the turn and takes what it still has to say."""
-        self.cancel()
-        try:
-            while not isinstance(self.step(), TurnEnd):
-                pass
-        except _ffi.GlmError:  # closed meanwhile, or over without our knowing
-            pass
+        return Stream(self, budget_ns)
 
     def chat(self, text: Union[None, str, bytes] = None, **options: "Unpack[TurnKeywords]") -> Answer:
-        """Says text, if given, and returns the whole answer. If answer.calls is not empty, reply to each and call
-        chat() again."""
-        said: List[str] = []
-        thought: List[str] = []
-        calls: List[ToolCall] = []
-        for event in self.stream(text, **options):
-            if isinstance(event, Text):
-                said.append(event.text)
-            elif isinstance(event, Reasoning):
-                thought.append(event.text)
-            elif isinstance(event, ToolCall):
-                calls.append(event)
-            elif isinstance(event, TurnEnd):
-                return Answer("".join(said), "".join(thought), calls, event)
-        raise AssertionError("a stream ends with TurnEnd")
+        """Says text, if given, and returns the whole answer. Calls are carried out with the functions that tools() was
+        given; if Answer.pending is not empty, reply to each and call chat() again."""
+        return self.stream(text, **options).answer()
+
+    def _carries_out(self, name: str) -> bool:
+        return name in self._functions
 
     def tool_result(self, call_id: int, result: object) -> None:
         """Answers a call: text as it is, anything else as JSON. ToolCall.reply is the same."""
         data = _json(result)
         self._call("glm_tool_result", _ffi.unsigned(call_id, 64, "call_id"), data, len(data))
+        self._waiting.discard(call_id)
+
+    def end_thought(self) -> None:
+        """Closes the thought of the turn under way as soon as it can be; then come ThinkCut and the answer."""
+        self._call("glm_session_end_thought")
 
     def cancel(self) -> None:
         """Ends the turn under way: its next event is the TurnEnd. Any thread, any time."""
@@ -261,6 +214,141 @@ class Session:
         return Stats(out.n_prompt, out.n_reused, out.n_generated, out.n_drafted, out.n_accepted, out.kv_bytes,
                      out.kv_shared_bytes)
 
+    # ---- streams and the worker
+
+    def _next_stream(self) -> int:
+        self._n_stream += 1
+        return self._n_stream
+
+    def _abandon(self, number: int) -> None:
+        """Cancels the turn of a stream, unless another has taken it over, and takes what it still has to say."""
+        if number != self._n_stream:
+            return
+        self.cancel()
+        try:
+            while not isinstance(self.step(), TurnEnd):
+                pass
+        except _ffi.GlmError:  # closed meanwhile, or over without our knowing
+            pass
+
+    def _start(self) -> None:
+        self._call("glm_session_start")
+
+    def _leave(self) -> None:
+        """Cancels a turn that the worker runs. Its end comes within one unit of work: whatever is called next waits."""
+        self.cancel()
+        self._left = True
+
+    def _poll(self) -> Event:
+        ev = _ffi.EventRecord()
+        with self._handle as handle:
+            self.library.call("glm_session_poll", handle, byref(ev))
+            return self._taken(as_event(self, ev))
+
+    async def _poll_async(self) -> Event:
+        """The next event of a turn that the worker runs."""
+        with self._handle as handle:  # open while its descriptor is watched
+            while True:
+                event = self._poll()
+                if not isinstance(event, Paused):
+                    return event
+                await readable(self.library.cdll.glm_session_fd(handle))
+
+    def _is_last(self, event: Event) -> bool:
+        return isinstance(event, (TurnEnd, Ready, Error))
+
+    def _settle_if_left(self) -> None:
+        if self._left:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Waits for the end of a turn that was left."""
+        try:
+            with self._handle as handle, selectors.DefaultSelector() as selector:
+                selector.register(self.library.cdll.glm_session_fd(handle), selectors.EVENT_READ)
+                event = self._poll()
+                while not self._is_last(event):
+                    if isinstance(event, Paused):
+                        selector.select(1.0)
+                    event = self._poll()
+        except _ffi.GlmError:  # over without our knowing
+            pass
+        self._left = False
+
+    async def _settle_async(self) -> None:
+        try:
+            while self._left and not self._is_last(await self._poll_async()):
+                pass
+        except _ffi.GlmError:
+            pass
+        self._left = False
+
+    # ---- steering
+
+    def fork(self) -> "Session":
+        """A second session that goes on from the same point, the turn under way included. Both share the cache."""
+        out = c_void_p()
+        self._call("glm_session_fork", byref(out))
+        other = Session._of(self.model, out, self._functions)
+        other._waiting = set(self._waiting)
+        return other
+
+    def mark(self) -> int:
+        """The place in the conversation that rewind() goes back to."""
+        out = c_uint64()
+        self._call("glm_session_mark", byref(out))
+        return out.value
+
+    def rewind(self, mark: int) -> None:
+        """Forgets the messages from a mark on; calls that wait for replies are given up."""
+        self._call("glm_session_rewind", _ffi.unsigned(mark, 64, "mark"))
+        self._waiting.clear()
+
+    @contextmanager
+    def attempt(self) -> Iterator[int]:
+        """A block that leaves no trace if an exception ends it: a turn in it is cancelled, and the conversation is as it
+        was. Gives the mark of its beginning."""
+        mark = self.mark()
+        try:
+            yield mark
+        except BaseException:
+            try:
+                self.rewind(mark)
+            except _ffi.GlmError:  # a turn is under way
+                self._abandon(self._n_stream)
+                self.rewind(mark)
+            raise
+
+    def save(self, to: snapshot.Place) -> None:
+        """Saves the session, its cache included: to a path (the file is replaced in one move), or to a binary file
+        object. Between turns, or while calls wait for replies."""
+        if isinstance(to, (str, bytes)) or hasattr(to, "__fspath__"):
+            self._call("glm_session_save", snapshot.path_bytes(to))
+        else:
+            with snapshot.FileObject(to) as stream:
+                self._call("glm_session_save_to", byref(stream))
+
+    # ---- code
+
+    def infill(self, prefix: Union[str, bytes], suffix: Union[str, bytes] = "", *,
+               files: Optional[Mapping[str, Union[None, str, bytes]]] = None,
+               **options: "Unpack[TurnKeywords]") -> Stream:
+        """The code between prefix and suffix, as the Text of a stream; infill(...).text() is all of it. The conversation
+        is not touched. files: others of the project, path to text, that this and later infills see; None takes one
+        back."""
+        if options:
+            self.turn(**options)
+        for path, text in (files or {}).items():
+            self.infill_file(path, text)
+        before, behind = _ffi.utf8(prefix), _ffi.utf8(suffix)
+        self._call("glm_session_infill", before, len(before), behind, len(behind))
+        return Stream(self)
+
+    def infill_file(self, path: str, text: Union[None, str, bytes]) -> None:
+        """Another file of the project, for infills to come to see; given again, its new text; None takes it back."""
+        data = None if text is None else _ffi.utf8(text)
+        self._call("glm_session_infill_file", _ffi.c_text(path, "path"), data, len(data or b""))
+
     # ---- tokens
 
     def feed(self, ids: Iterable[int], *, all_rows: bool = False) -> None:
@@ -275,11 +363,11 @@ class Session:
         event: Event = Paused(0, 0)
         try:
             while not isinstance(event, (Ready, TurnEnd)):
-                event = self._step(_LOOK_UP_NS)
+                event = self._step(LOOK_UP_NS)
         except _ffi.GlmError:
             raise
         except BaseException:  # Ctrl-C: nothing may stay queued
-            self._abandon()
+            self._abandon(self._n_stream)
             raise
         if isinstance(event, TurnEnd):
             raise _ffi.GlmError(_ffi.ESTATE, "", 0, "cancelled before everything was computed")
@@ -299,7 +387,7 @@ class Session:
         copy = array("f")
         with self._handle as handle:  # until the row is copied
             self.library.call(name, handle, which, byref(at))
-            copy.frombytes(ctypes.string_at(at, n * 4))
+            copy.frombytes(string_at(at, n * 4))
         return copy
 
     def sample(self) -> int:
