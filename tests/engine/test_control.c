@@ -753,6 +753,42 @@ START_TEST(forked_anywhere)
 }
 END_TEST
 
+/* In shared passes forced tokens are rows like others: the same turns as alone. */
+START_TEST(the_same_in_shared_passes)
+{
+    enum { N = 5 };
+    struct record alone[N], r[N];
+    glm_session *s[N];
+    glm_event ev[N], *events[N];
+    glm_error err = GLM_ERROR_INIT;
+    unsigned n_done = 0, n_cut = 0;
+
+    memset(r, 0, sizeof r);
+    for (unsigned i = 0; i < N; i++) {
+        glm_turn_options o = all_rules(i);
+        alone[i] = answer(model, &o, sum, 0);
+        n_cut += alone[i].n_cut;
+        s[i] = ask(model, &o, sum);
+        ev[i] = (glm_event)GLM_EVENT_INIT;
+        events[i] = &ev[i];
+    }
+    while (n_done < N) {
+        OK(glm_sessions_step(s, N, NULL, events, &err));
+        for (unsigned i = 0; i < N; i++) {
+            if (ev[i].type == GLM_EVENT_NONE)
+                continue;
+            put(&r[i], &ev[i]);
+            n_done += ev[i].type == GLM_EVENT_TURN_END;
+        }
+    }
+    for (unsigned i = 0; i < N; i++) {
+        same(&alone[i], &r[i]);
+        glm_session_close(s[i]);
+    }
+    ck_assert_uint_gt(n_cut, 1);
+}
+END_TEST
+
 /* One turn with all of it, memory failing at the k-th allocation of the session. */
 static int32_t turn_with_failure(glm_model *m, struct failing_alloc *f, uint64_t k, glm_error *err)
 {
@@ -875,6 +911,7 @@ int main(void)
     tcase_add_test(c, special_tokens_are_text_in_every_role);
     tcase_add_test(c, cancelled_anywhere);
     tcase_add_test(c, forked_anywhere);
+    tcase_add_test(c, the_same_in_shared_passes);
     tcase_add_test(c, allocations_fail);
     tcase_add_test(c, later_steps_allocate_nothing);
     suite_add_tcase(suite, c);
