@@ -274,7 +274,7 @@ static bool begin_turns(struct joint *c)
             run_hold(s);
             failed(s, turn_begin(s, &s->failure));
             run_release(s);
-            c->work[i] = s->failed ? STEP_NOTHING : STEP_COMPUTE;
+            c->work[i] = s->failed || s->events.n ? STEP_NOTHING : STEP_COMPUTE; /* it may end there and then */
             if (time_is_up(c))
                 return false;
         }

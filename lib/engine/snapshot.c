@@ -177,7 +177,7 @@ static int32_t write_all(glm_session *s, const struct snap_sink *to, const struc
 
 static int32_t check_still(const glm_session *s, glm_error *err)
 {
-    if (s->events.head < s->events.n)
+    if (s->events.head < s->events.n || s->failed)
         return err_set(err, GLM_ESTATE, s->events.n - s->events.head, NULL, "events are waiting: step until they are taken");
     if (s->state != SESSION_IDLE && s->state != SESSION_TOOLS)
         return err_set(err, GLM_ESTATE, 0, NULL, "the session is computing: step to the end or cancel first");

@@ -336,10 +336,23 @@ START_TEST(cancel_between_messages)
 }
 END_TEST
 
-/* A call that takes the turn's last token is carried out, but the turn does not go on past its limit. */
+static struct answer finish_in_batch(glm_session *s)
+{
+    glm_event ev = GLM_EVENT_INIT, *evs = &ev;
+    glm_error err = GLM_ERROR_INIT;
+    struct answer a;
+    memset(&a, 0, sizeof a);
+    while (ev.type != GLM_EVENT_TURN_END)
+        ck_assert_msg(!glm_sessions_step(&s, 1, NULL, &evs, &err), "%s", err.message);
+    a.end = ev;
+    return a;
+}
+
+/* A call that takes the turn's last token is carried out, but the turn does not go on past its limit: with results given
+ * at once, later, and later in a batch. */
 START_TEST(a_call_at_the_limit)
 {
-    for (int late = 0; late < 2; late++) {
+    for (int late = 0; late < 3; late++) {
         glm_session *s = weather_session();
         glm_error err = GLM_ERROR_INIT;
         glm_event ev = GLM_EVENT_INIT;
@@ -358,7 +371,7 @@ START_TEST(a_call_at_the_limit)
         if (late) {
             ck_assert_uint_eq(ev.end_reason, GLM_END_TOOLS);
             ck_assert(!glm_tool_result(s, id, "sunny", GLM_NTS, &err));
-            ev = finish(s, 0, NULL).end;
+            ev = late == 1 ? finish(s, 0, NULL).end : finish_in_batch(s).end;
         }
         ck_assert_uint_eq(ev.end_reason, GLM_END_LENGTH);
         ck_assert_uint_eq(ev.n_think + ev.n_answer, n);

@@ -504,6 +504,46 @@ START_TEST(only_between_turns)
 }
 END_TEST
 
+/* Sessions of the worker cannot be saved until their turn's end was polled; whoever computed the turn, it is the same then. */
+START_TEST(after_the_worker_and_in_batches)
+{
+    struct snap_bytes bytes = { 0 };
+    glm_stream to = snap_stream(&bytes);
+    glm_session *a = session(GLM_KV_AUTO, 0), *b, *c = session(GLM_KV_AUTO, 0);
+    glm_event ev = GLM_EVENT_INIT, more = GLM_EVENT_INIT, *evs[2] = { &ev, &more };
+    struct answer x, y;
+
+    greedy(a, 30);
+    greedy(c, 30);
+    say(a, "What is 1 + 2?");
+    OK(glm_session_start(a, &err));
+    REFUSED(GLM_EBUSY, glm_session_save_to(a, &to, &err));
+    while (ev.type != GLM_EVENT_TURN_END)
+        OK(glm_session_poll(a, &ev, &err));
+    b = saved_and_loaded(a);
+    say(a, "And 3 + 4?");
+    say(b, "And 3 + 4?");
+    say(c, "What is 5 + 6?");
+    for (int open = 3; open;) {
+        glm_session *s[2] = { b, c };
+        OK(glm_sessions_step(s, 2, NULL, evs, &err));
+        open &= ~((ev.type == GLM_EVENT_TURN_END) | (more.type == GLM_EVENT_TURN_END) << 1);
+    }
+    glm_session_close(c);
+    c = saved_and_loaded(b);
+    finish(a);
+    say(a, "Why?");
+    say(c, "Why?");
+    x = finish(a);
+    y = finish(c);
+    same_answer(&x, &y);
+    glm_session_close(a);
+    glm_session_close(b);
+    glm_session_close(c);
+    snap_bytes_free(&bytes);
+}
+END_TEST
+
 START_TEST(arguments)
 {
     struct snap_bytes bytes = { 0 };
@@ -685,6 +725,7 @@ int main(void)
     tcase_add_test(tc, a_turn_that_goes_on_can_be_cancelled);
     tcase_add_test(tc, forks);
     tcase_add_test(tc, only_between_turns);
+    tcase_add_test(tc, after_the_worker_and_in_batches);
     tcase_add_test(tc, arguments);
     tcase_add_test(tc, the_cap_of_all_caches);
     tcase_add_checked_fixture(files, make_folder, remove_folder);
