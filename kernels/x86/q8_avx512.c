@@ -189,13 +189,17 @@ ALWAYS int32_t direct_offset(const uint32_t format)
 }
 
 #include "q8_direct.h"
+#include "q8_few.h"
 
 static void sums(
     const struct panel *p, const struct row_span *rs, struct span *s, float (*acc)[LANES])
 {
     direct_kernel *direct = direct_of(p->weight_format, rs->n);
+    few_kernel *few = few_of(p->weight_format, rs->n);
     if (direct)
         direct(p, rs, acc);
+    else if (few)
+        few(p, rs, acc);
     else
         sums_by_span(p, rs, s, acc);
 }
