@@ -26,8 +26,8 @@ struct panel {
     const struct q8_format *format;
     uint32_t n_in, out, lane_begin, lane_end;
     uint32_t weight_format;
-    size_t ahead; /* bytes to the same place of the next panel, which is prefetched; 0: there is
-                     none */
+    size_t ahead; /* bytes (modulo 2^64) to the same place of the next panel, which is prefetched; 0:
+                     there is none */
     bool first;   /* nobody prefetched this panel */
 };
 
@@ -114,10 +114,13 @@ static inline struct panel panel_at(
     return p;
 }
 
-static inline void panel_order(struct panel *p, bool first, bool last)
+/* What comes before and after a panel: `first` of a call that is not warm, `last` of the call, then `next`. */
+static inline void panel_order(struct panel *p, bool first, bool last, const void *next)
 {
     p->first = first;
-    p->ahead = last ? 0 : LANES * p->stride;
+    p->ahead = LANES * p->stride;
+    if (last)
+        p->ahead = next ? (size_t)((uintptr_t)next - (uintptr_t)p->data) : 0;
 }
 
 /* acc[lane] to y[row, out]. */
@@ -141,7 +144,7 @@ static inline void drive_matmul(
     for (uint32_t out = begin; out < end;) {
         struct panel p = panel_at(mm->w, out, end, t->rows);
         uint32_t next = p.out + p.lane_end;
-        panel_order(&p, out == begin, next >= end);
+        panel_order(&p, out == begin && !mm->warm, next >= end, mm->next);
         for (uint32_t row = 0; row < mm->x.n; row += CHUNK) {
             struct row_span r = {&mm->x, row, mm->x.n - row < CHUNK ? mm->x.n - row : CHUNK};
             isa->sums(&p, &r, &t->span, t->acc[0]);
@@ -162,10 +165,10 @@ static inline void drive_swiglu(
             struct row_span r = {&sg->x, row, sg->x.n - row < CHUNK ? sg->x.n - row : CHUNK};
             struct panel p = panel_at(sg->gate, out, end, t->rows);
             next = p.out + p.lane_end;
-            panel_order(&p, out == begin, next >= end);
+            panel_order(&p, out == begin && !sg->warm, next >= end, sg->next_gate);
             isa->sums(&p, &r, &t->span, t->acc[0]);
             p = panel_at(sg->up, out, end, t->rows);
-            panel_order(&p, out == begin, next >= end);
+            panel_order(&p, out == begin && !sg->warm, next >= end, sg->next_up);
             isa->sums(&p, &r, &t->span, t->acc[1]);
             for (uint32_t i = 0; i < r.n; i++) {
                 float *y = sg->y + (row + i) * sg->y_stride + p.out;
