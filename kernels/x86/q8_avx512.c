@@ -54,29 +54,6 @@ ALWAYS __m512i dot_at(
     return acc;
 }
 
-/* What to prefetch while a span is computed, `each` bytes with a block of some rows: in bursts,
- * prefetches hold up the loads, and 32 rows from memory then take half again as long. */
-struct ahead {
-    const uint8_t *at, *end;
-    size_t each;
-};
-
-ALWAYS void prefetch_some(struct ahead *n)
-{
-    if (n->at < n->end)
-        prefetch(n->at, n->each);
-    n->at += n->each;
-}
-
-static struct ahead span_ahead(
-    const struct panel *p, const uint8_t *at, uint32_t n_block, uint32_t n_row)
-{
-    size_t bytes = p->format->span_bytes * (size_t)LANES * n_block / SPAN_BLOCKS;
-    const uint8_t *next = p->data + p->ahead + (size_t)(at - p->data) * LANES;
-    size_t each = bytes / (n_block * ((n_row + 7) / 8)) + 63;
-    return (struct ahead){next, p->ahead ? next + bytes : next, each / 64 * 64};
-}
-
 /* R rows through a span in scratch: acc[row][lane] goes on. */
 ALWAYS void span_rows(const struct panel *p, const struct span *s, const uint8_t *const *row,
     uint32_t k, struct ahead *n, float (*acc)[LANES], const uint32_t R, const uint32_t group,
@@ -176,7 +153,7 @@ static void sums_by_span(
     memset(acc, 0, rs->n * sizeof *acc);
     for (uint32_t k = 0; k < p->n_in; k += SPAN, at += p->format->span_bytes) {
         uint32_t left = (p->n_in - k) / 32, n_block = left < SPAN_BLOCKS ? left : SPAN_BLOCKS;
-        struct ahead n = span_ahead(p, at, n_block, rs->n);
+        struct ahead n = span_ahead(p, at, n_block, (rs->n + 7) / 8);
         if (p->first)
             prefetch_rows(p, at);
         p->format->unpack(at, p->stride, n_block, s);

@@ -70,17 +70,28 @@ static inline void prefetch_rows(const struct panel *p, const uint8_t *at)
         prefetch(soon, bytes);
 }
 
-/* While a span at `at` is computed: the same share of the next panel, one half before it is
- * unpacked and the other after: all at once would hold up the loads. Rows lie behind one another,
- * so that the share is taken as one run of bytes. */
-static inline void prefetch_next(const struct panel *p, const uint8_t *at, uint32_t half)
+/* What to prefetch while a span is computed, `each` bytes with a block of some rows: in bursts,
+ * prefetches hold up the loads, and 32 rows from memory then take half again as long. */
+struct ahead {
+    const uint8_t *at, *end;
+    size_t each;
+};
+
+ALWAYS void prefetch_some(struct ahead *n)
 {
-    size_t bytes = p->format->span_bytes * (size_t)LANES, first = bytes / 128 * 64;
+    if (n->at < n->end)
+        prefetch(n->at, n->each);
+    n->at += n->each;
+}
+
+/* The share of the next panel that a span at `at` asks for, over n_pass passes through its blocks. */
+static inline struct ahead span_ahead(
+    const struct panel *p, const uint8_t *at, uint32_t n_block, uint32_t n_pass)
+{
+    size_t bytes = p->format->span_bytes * (size_t)LANES * n_block / SPAN_BLOCKS;
     const uint8_t *next = p->data + p->ahead + (size_t)(at - p->data) * LANES;
-    if (half == 0 && p->first)
-        prefetch_rows(p, at);
-    if (p->ahead)
-        prefetch(half ? next + first : next, half ? bytes - first : first);
+    size_t each = bytes / (n_block * n_pass) + 63;
+    return (struct ahead){next, p->ahead ? next + bytes : next, each / 64 * 64};
 }
 
 /* The panel that holds output `out` and, up to out_end, those after it. It never reaches behind the
