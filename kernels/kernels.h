@@ -43,6 +43,9 @@ struct matmul {
     float *y;               /* y[i * y_stride + out], i the row of the multiply, out counted from the matrix's first */
     uint64_t y_stride;      /* floats */
     uint32_t mode;
+    /* Hints, without an effect on results: */
+    bool warm;              /* the thread's last call had these weights as its `next` */
+    const void *next;       /* weights of the thread's next call, asked for while the last panel is computed; or NULL */
 };
 
 /* gate and up of one SwiGLU: y = silu(gate . x) * (up . x), silu(g) = g / (1 + exp(-g)) with k_exp below, order:
@@ -52,6 +55,8 @@ struct swiglu {
     struct rows x;
     float *y;
     uint64_t y_stride;
+    bool warm;              /* as in struct matmul */
+    const void *next_gate, *next_up;
 };
 
 /* Bytes of scratch (64-byte aligned) that any matmul or swiglu call on matrices of up to n_in may use. */

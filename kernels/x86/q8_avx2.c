@@ -102,7 +102,7 @@ ALWAYS void group_sums(const struct span *s, uint32_t b, uint32_t first, const u
 
 /* R rows through a span in scratch: acc[row][lane] goes on. */
 ALWAYS void span_rows(const struct panel *p, const struct span *s, const uint8_t *const *row,
-    uint32_t k, float (*acc)[LANES], const uint32_t R, const struct plan c)
+    uint32_t k, struct ahead *n, float (*acc)[LANES], const uint32_t R, const struct plan c)
 {
     uint32_t left = (p->n_in - k) / 32, n_block = left < SPAN_BLOCKS ? left : SPAN_BLOCKS;
     size_t scale_at = q8_scale_at(p->n_in) + k / 8 - k;
@@ -113,6 +113,7 @@ ALWAYS void span_rows(const struct panel *p, const struct span *s, const uint8_t
         row_terms(row[r], p->n_in, k, p->format, c, &term[r]);
     }
     for (uint32_t b = 0; b < n_block; b++) {
+        prefetch_some(n);
         for (uint32_t g = 0; g < 32 / c.group; g++) {
             uint32_t i = b * (32 / c.group) + g;
             __m256i sum[4][2];
@@ -152,33 +153,35 @@ ALWAYS void split_span(struct span *s, uint32_t n_block)
 }
 
 ALWAYS void span_all_rows(const struct panel *p, struct span *s, const struct row_span *rs,
-    uint32_t k, float (*acc)[LANES], const struct plan c)
+    uint32_t k, const uint8_t *at, float (*acc)[LANES], const struct plan c)
 {
     const uint32_t step = c.flush == 8 && !c.split ? 4 : 2; /* rows whose sums fit the registers */
+    uint32_t n_block = (p->n_in - k) / 32 < SPAN_BLOCKS ? (p->n_in - k) / 32 : SPAN_BLOCKS;
+    struct ahead n = span_ahead(p, at, n_block, rs->n / step + rs->n % step);
     const uint8_t *x[4];
-    uint32_t i = 0, left = (p->n_in - k) / 32;
+    uint32_t i = 0;
     if (c.split)
-        split_span(s, left < SPAN_BLOCKS ? left : SPAN_BLOCKS);
+        split_span(s, n_block);
     for (; i + step <= rs->n; i += step) {
         for (uint32_t r = 0; r < step; r++)
             x[r] = row_at(rs, i + r);
-        span_rows(p, s, x, k, acc + i, step, c);
+        span_rows(p, s, x, k, &n, acc + i, step, c);
     }
     for (; i < rs->n; i++) {
         x[0] = row_at(rs, i);
-        span_rows(p, s, x, k, acc + i, 1, c);
+        span_rows(p, s, x, k, &n, acc + i, 1, c);
     }
 }
 
 typedef void span_kernel(const struct panel *p, struct span *s, const struct row_span *rs,
-    uint32_t k, float (*acc)[LANES]);
+    uint32_t k, const uint8_t *at, float (*acc)[LANES]);
 
 #define SPAN_KERNEL(name, ...)                                                                     \
     static void name(const struct panel *p, struct span *s, const struct row_span *rs, uint32_t k, \
-        float(*acc)[LANES])                                                                        \
+        const uint8_t *at, float(*acc)[LANES])                                                     \
     {                                                                                              \
         const struct plan c = {__VA_ARGS__};                                                       \
-        span_all_rows(p, s, rs, k, acc, c);                                                        \
+        span_all_rows(p, s, rs, k, at, acc, c);                                                    \
     }
 SPAN_KERNEL(span_4bit, .group = 32, .flush = 8)
 SPAN_KERNEL(span_4bit_min, .group = 32, .flush = 8, .has_min = true)
@@ -211,10 +214,10 @@ static void sums_by_span(
     memset(acc, 0, rs->n * sizeof *acc);
     for (uint32_t k = 0; k < p->n_in; k += SPAN, at += p->format->span_bytes) {
         uint32_t left = (p->n_in - k) / 32;
-        prefetch_next(p, at, 0);
+        if (p->first)
+            prefetch_rows(p, at);
         p->format->unpack(at, p->stride, left < SPAN_BLOCKS ? left : SPAN_BLOCKS, s);
-        prefetch_next(p, at, 1);
-        kernels[p->weight_format](p, s, rs, k, acc);
+        kernels[p->weight_format](p, s, rs, k, at, acc);
     }
 }
 

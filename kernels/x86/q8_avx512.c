@@ -45,43 +45,56 @@ ALWAYS __m512i row_terms(
     return _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(twice), _mm512_cvtepi32_ps(sum)));
 }
 
+/* The same with the quad at x + at + offset. gcc 12 would spend a register on each offset, and keep
+ * the rows' pointers in memory. */
+ALWAYS __m512i dot_at(
+    __m512i acc, __m512i w, const uint8_t *x, size_t at, const int offset)
+{
+    __asm__("vpdpbusd %c4(%2,%3)%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "r"(x), "r"(at), "i"(offset));
+    return acc;
+}
+
 /* R rows through a span in scratch: acc[row][lane] goes on. */
 ALWAYS void span_rows(const struct panel *p, const struct span *s, const uint8_t *const *row,
-    uint32_t k, float (*acc)[LANES], const uint32_t R, const uint32_t group, const bool has_min)
+    uint32_t k, struct ahead *n, float (*acc)[LANES], const uint32_t R, const uint32_t group,
+    const bool has_min)
 {
     uint32_t left = (p->n_in - k) / 32, n_block = left < SPAN_BLOCKS ? left : SPAN_BLOCKS;
+    size_t scale_at = q8_scale_at(p->n_in) + k / 8 - k;
     const uint8_t *x[8];
-    __m512i term[8];
+    int32_t term[8][16]; /* of groups: row_terms */
     __m512 a[8];
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < R; r++) {
         x[r] = row[r] + k;
-        term[r] = row_terms(row[r], p->n_in, k, p->format->offset, group, has_min);
+        _mm512_storeu_si512(
+            term[r], row_terms(row[r], p->n_in, k, p->format->offset, group, has_min));
         a[r] = _mm512_loadu_ps(acc[r]);
     }
-    size_t scale_at = q8_scale_at(p->n_in) + k / 8 - k;
-    for (uint32_t b = 0; b < n_block; b++) {
-        __m512i w[8];
-#pragma GCC unroll 8
-        for (uint32_t j = 0; j < 8; j++)
-            w[j] = _mm512_loadu_si512(s->w[b][j]);
+    for (size_t b = 0; b < n_block; b++) {
+        prefetch_some(n);
 #pragma GCC unroll 2
         for (uint32_t g = 0; g < 32 / group; g++) {
-            uint32_t i = b * (32 / group) + g;
+            size_t i = b * (32 / group) + g;
             __m512 d = _mm512_loadu_ps(s->scale[i]);
-            __m512i at = _mm512_set1_epi32((int)(2 * b + g));
+            __m512i sum[8];
+#pragma GCC unroll 8
+            for (uint32_t r = 0; r < R; r++)
+                sum[r] = has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(term[r][2 * b + g]);
+#pragma GCC unroll 8
+            for (uint32_t j = g * group / 4; j < (g + 1) * group / 4; j++) {
+                __m512i w = _mm512_loadu_si512(s->w[b][j]);
+#pragma GCC unroll 8
+                for (uint32_t r = 0; r < R; r++)
+                    sum[r] = dot_at(sum[r], w, x[r], 32 * b, 4 * (int)j);
+            }
 #pragma GCC unroll 8
             for (uint32_t r = 0; r < R; r++) {
-                __m512i t = _mm512_permutexvar_epi32(at, term[r]);
-                __m512i sum = has_min ? _mm512_setzero_si512() : t;
-#pragma GCC unroll 8
-                for (uint32_t j = g * group / 4; j < (g + 1) * group / 4; j++)
-                    sum = dot(sum, w[j], x[r] + 32 * b + 4 * j);
                 __m512 dd = _mm512_mul_ps(d, broadcast_f32(x[r] + scale_at + 4 * b));
-                a[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), dd, a[r]);
+                a[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), dd, a[r]);
                 if (has_min)
-                    a[r] =
-                        _mm512_fmadd_ps(_mm512_loadu_ps(s->min[i]), _mm512_castsi512_ps(t), a[r]);
+                    a[r] = _mm512_fmadd_ps(_mm512_loadu_ps(s->min[i]),
+                        _mm512_castsi512_ps(_mm512_set1_epi32(term[r][2 * b + g])), a[r]);
             }
         }
     }
@@ -91,40 +104,40 @@ ALWAYS void span_rows(const struct panel *p, const struct span *s, const uint8_t
 }
 
 ALWAYS void span_all_rows(const struct panel *p, const struct span *s, const struct row_span *rs,
-    uint32_t k, float (*acc)[LANES], const uint32_t group, const bool has_min)
+    uint32_t k, struct ahead *n, float (*acc)[LANES], const uint32_t group, const bool has_min)
 {
     const uint8_t *x[8];
     uint32_t i = 0;
     for (; i + 8 <= rs->n; i += 8) {
         for (uint32_t r = 0; r < 8; r++)
             x[r] = row_at(rs, i + r);
-        span_rows(p, s, x, k, acc + i, 8, group, has_min);
+        span_rows(p, s, x, k, n, acc + i, 8, group, has_min);
     }
     for (uint32_t r = 0; i + r < rs->n; r++)
         x[r] = row_at(rs, i + r);
     const uint8_t *const *rest = x;
     if (rs->n - i >= 4) {
-        span_rows(p, s, rest, k, acc + i, 4, group, has_min);
+        span_rows(p, s, rest, k, n, acc + i, 4, group, has_min);
         i += 4;
         rest += 4;
     }
     if (rs->n - i >= 2) {
-        span_rows(p, s, rest, k, acc + i, 2, group, has_min);
+        span_rows(p, s, rest, k, n, acc + i, 2, group, has_min);
         i += 2;
         rest += 2;
     }
     if (i < rs->n)
-        span_rows(p, s, rest, k, acc + i, 1, group, has_min);
+        span_rows(p, s, rest, k, n, acc + i, 1, group, has_min);
 }
 
 typedef void span_kernel(const struct panel *p, const struct span *s, const struct row_span *rs,
-    uint32_t k, float (*acc)[LANES]);
+    uint32_t k, struct ahead *n, float (*acc)[LANES]);
 
 #define SPAN_KERNEL(name, group, has_min)                                                          \
     static void name(const struct panel *p, const struct span *s, const struct row_span *rs,       \
-        uint32_t k, float(*acc)[LANES])                                                            \
+        uint32_t k, struct ahead *n, float(*acc)[LANES])                                           \
     {                                                                                              \
-        span_all_rows(p, s, rs, k, acc, group, has_min);                                           \
+        span_all_rows(p, s, rs, k, n, acc, group, has_min);                                        \
     }
 SPAN_KERNEL(span_32, 32, false)
 SPAN_KERNEL(span_32_min, 32, true)
@@ -139,11 +152,12 @@ static void sums_by_span(
     const uint8_t *at = p->data;
     memset(acc, 0, rs->n * sizeof *acc);
     for (uint32_t k = 0; k < p->n_in; k += SPAN, at += p->format->span_bytes) {
-        uint32_t left = (p->n_in - k) / 32;
-        prefetch_next(p, at, 0);
-        p->format->unpack(at, p->stride, left < SPAN_BLOCKS ? left : SPAN_BLOCKS, s);
-        prefetch_next(p, at, 1);
-        kernel(p, s, rs, k, acc);
+        uint32_t left = (p->n_in - k) / 32, n_block = left < SPAN_BLOCKS ? left : SPAN_BLOCKS;
+        struct ahead n = span_ahead(p, at, n_block, (rs->n + 7) / 8);
+        if (p->first)
+            prefetch_rows(p, at);
+        p->format->unpack(at, p->stride, n_block, s);
+        kernel(p, s, rs, k, &n, acc);
     }
 }
 
@@ -189,13 +203,17 @@ ALWAYS int32_t direct_offset(const uint32_t format)
 }
 
 #include "q8_direct.h"
+#include "q8_few.h"
 
 static void sums(
     const struct panel *p, const struct row_span *rs, struct span *s, float (*acc)[LANES])
 {
     direct_kernel *direct = direct_of(p->weight_format, rs->n);
+    few_kernel *few = few_of(p->weight_format, rs->n);
     if (direct)
         direct(p, rs, acc);
+    else if (few)
+        few(p, rs, acc);
     else
         sums_by_span(p, rs, s, acc);
 }

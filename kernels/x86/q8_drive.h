@@ -26,8 +26,8 @@ struct panel {
     const struct q8_format *format;
     uint32_t n_in, out, lane_begin, lane_end;
     uint32_t weight_format;
-    size_t ahead; /* bytes to the same place of the next panel, which is prefetched; 0: there is
-                     none */
+    size_t ahead; /* bytes (modulo 2^64) to the same place of the next panel, which is prefetched; 0:
+                     there is none */
     bool first;   /* nobody prefetched this panel */
 };
 
@@ -70,17 +70,28 @@ static inline void prefetch_rows(const struct panel *p, const uint8_t *at)
         prefetch(soon, bytes);
 }
 
-/* While a span at `at` is computed: the same share of the next panel, one half before it is
- * unpacked and the other after: all at once would hold up the loads. Rows lie behind one another,
- * so that the share is taken as one run of bytes. */
-static inline void prefetch_next(const struct panel *p, const uint8_t *at, uint32_t half)
+/* What to prefetch while a span is computed, `each` bytes with a block of some rows: in bursts,
+ * prefetches hold up the loads, and 32 rows from memory then take half again as long. */
+struct ahead {
+    const uint8_t *at, *end;
+    size_t each;
+};
+
+ALWAYS void prefetch_some(struct ahead *n)
 {
-    size_t bytes = p->format->span_bytes * (size_t)LANES, first = bytes / 128 * 64;
+    if (n->at < n->end)
+        prefetch(n->at, n->each);
+    n->at += n->each;
+}
+
+/* The share of the next panel that a span at `at` asks for, over n_pass passes through its blocks. */
+static inline struct ahead span_ahead(
+    const struct panel *p, const uint8_t *at, uint32_t n_block, uint32_t n_pass)
+{
+    size_t bytes = p->format->span_bytes * (size_t)LANES * n_block / SPAN_BLOCKS;
     const uint8_t *next = p->data + p->ahead + (size_t)(at - p->data) * LANES;
-    if (half == 0 && p->first)
-        prefetch_rows(p, at);
-    if (p->ahead)
-        prefetch(half ? next + first : next, half ? bytes - first : first);
+    size_t each = bytes / (n_block * n_pass) + 63;
+    return (struct ahead){next, p->ahead ? next + bytes : next, each / 64 * 64};
 }
 
 /* The panel that holds output `out` and, up to out_end, those after it. It never reaches behind the
@@ -114,10 +125,13 @@ static inline struct panel panel_at(
     return p;
 }
 
-static inline void panel_order(struct panel *p, bool first, bool last)
+/* What comes before and after a panel: `first` of a call that is not warm, `last` of the call, then `next`. */
+static inline void panel_order(struct panel *p, bool first, bool last, const void *next)
 {
     p->first = first;
-    p->ahead = last ? 0 : LANES * p->stride;
+    p->ahead = LANES * p->stride;
+    if (last)
+        p->ahead = next ? (size_t)((uintptr_t)next - (uintptr_t)p->data) : 0;
 }
 
 /* acc[lane] to y[row, out]. */
@@ -141,7 +155,7 @@ static inline void drive_matmul(
     for (uint32_t out = begin; out < end;) {
         struct panel p = panel_at(mm->w, out, end, t->rows);
         uint32_t next = p.out + p.lane_end;
-        panel_order(&p, out == begin, next >= end);
+        panel_order(&p, out == begin && !mm->warm, next >= end, mm->next);
         for (uint32_t row = 0; row < mm->x.n; row += CHUNK) {
             struct row_span r = {&mm->x, row, mm->x.n - row < CHUNK ? mm->x.n - row : CHUNK};
             isa->sums(&p, &r, &t->span, t->acc[0]);
@@ -162,10 +176,10 @@ static inline void drive_swiglu(
             struct row_span r = {&sg->x, row, sg->x.n - row < CHUNK ? sg->x.n - row : CHUNK};
             struct panel p = panel_at(sg->gate, out, end, t->rows);
             next = p.out + p.lane_end;
-            panel_order(&p, out == begin, next >= end);
+            panel_order(&p, out == begin && !sg->warm, next >= end, sg->next_gate);
             isa->sums(&p, &r, &t->span, t->acc[0]);
             p = panel_at(sg->up, out, end, t->rows);
-            panel_order(&p, out == begin, next >= end);
+            panel_order(&p, out == begin && !sg->warm, next >= end, sg->next_up);
             isa->sums(&p, &r, &t->span, t->acc[1]);
             for (uint32_t i = 0; i < r.n; i++) {
                 float *y = sg->y + (row + i) * sg->y_stride + p.out;

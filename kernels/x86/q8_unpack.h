@@ -261,14 +261,18 @@ ALWAYS __m256 mxfp4_scale(__m256i e)
     return _mm256_castsi256_ps(_mm256_blendv_epi8(small, normal, _mm256_cmpgt_epi32(e, one)));
 }
 
+ALWAYS __m256 mxfp4_scales(const uint8_t *b, size_t stride)
+{
+    const uint8_t *b4 = b + 4 * stride;
+    return mxfp4_scale(_mm256_setr_epi32(b[0], b[stride], b[2 * stride], b[3 * stride], b4[0],
+        b4[stride], b4[2 * stride], b4[3 * stride]));
+}
+
 ALWAYS void mxfp4_block(const uint8_t *b, size_t stride, uint8_t *w, float *scale, float *min)
 {
     __m256i q[8];
-    const uint8_t *b4 = b + 4 * stride;
     (void)min;
-    __m256i e = _mm256_setr_epi32(b[0], b[stride], b[2 * stride], b[3 * stride], b4[0], b4[stride],
-        b4[2 * stride], b4[3 * stride]);
-    _mm256_storeu_ps(scale, mxfp4_scale(e));
+    _mm256_storeu_ps(scale, mxfp4_scales(b, stride));
     nibbles(b + 1, stride, q);
     look_up(mxfp4_table(), q);
     put8(w, q);

@@ -40,11 +40,22 @@ static inline uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 #define FINE_BYTES (2 * FINE_ROWS * FINE_OUT * sizeof(float))
 #define ROW_TILE 4u              /* rows of a tile where rows are cheap */
 
+/* A tile among those of its thread: the weights of the next one are asked for while it is computed. */
+struct turn {
+    uint32_t tile;
+    bool warm;               /* the thread's last tile was the one before, and asked for this one's weights */
+    bool has_next;           /* tile + 1 comes after it */
+};
+
 uint32_t op_plan(const struct backend *be, const struct op *op, struct tile_cost *cost); /* number of tiles */
-void op_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch);
+void op_tile(const struct backend *be, const struct op *op, const struct turn *t, void *scratch);
+static inline const void *weight_row(const struct weight *w, uint32_t out)
+{
+    return (const uint8_t *)w->data + out * w->row_bytes;
+}
 
 /* cpu_moe.c */
 uint32_t moe_plan(const struct backend *be, const struct op *op, struct tile_cost *cost);
-void moe_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch);
+void moe_tile(const struct backend *be, const struct op *op, const struct turn *t, void *scratch);
 
 #endif

@@ -5,6 +5,7 @@
 #define SLICE_NS 700000u         /* a slice's planned length: under the 1 ms that a unit of work may take */
 #define BYTES_PER_US 4000u       /* pessimistic rates of one thread, until a slice has been measured */
 #define MACS_PER_US 16000u
+#define SHARE_BYTES 64u          /* of a task's tiles, before its scratch */
 
 int32_t backend_open(struct mem *m, const struct backend_options *opt, struct backend **out, glm_error *err)
 {
@@ -45,7 +46,9 @@ size_t backend_scratch_bytes(uint32_t n_in_max, uint32_t d_head, uint32_t n_q)
     return (((mm > at ? mm : at) + 63) & ~(size_t)63) + FINE_BYTES;
 }
 
-size_t backend_work_bytes(const struct backend *be) { return be->scratch_bytes * be->width; }
+static size_t task_bytes(const struct backend *be) { return SHARE_BYTES + be->scratch_bytes; }
+
+size_t backend_work_bytes(const struct backend *be) { return task_bytes(be) * be->width; }
 uint32_t backend_width(const struct backend *be) { return be->width; }
 void backend_each(struct backend *be, glm_task_fn fn, void *task, uint32_t count) { pool_run(be->pool, fn, task, count); }
 uint32_t backend_cpu(const struct backend *be) { return be->cpu; }
@@ -89,23 +92,43 @@ bool kv_page_run(const struct kv_shape *s, uint32_t type, uint32_t n_pos, size_t
 
 /* ---- slices ---------------------------------------------------------------------------------------------------- */
 
-struct slice {
-    const struct backend *be;
-    const struct op *op;
-    uint8_t *work;
+/* Tiles of one task. At the head of the task's scratch: in a cache line of its own. */
+struct share {
     atomic_uint next;
     uint32_t end;
 };
 
-/* Every task takes tiles until none is left: balanced whatever a tile costs, and right in any order of tasks. */
+struct slice {
+    const struct backend *be;
+    const struct op *op;
+    uint8_t *work;
+    uint32_t n_task;
+};
+
+static struct share *share_of(const struct slice *s, uint32_t index)
+{
+    return (struct share *)(void *)(s->work + index * task_bytes(s->be));
+}
+
+/* A task takes the tiles of its share in order, so that each can ask for the weights of the next; then those that others
+ * have left: balanced whatever a tile costs, and right in any order of tasks. */
 static void GLM_CALL slice_task(void *task, uint32_t index)
 {
     struct slice *s = task;
-    for (;;) {
-        uint32_t tile = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
-        if (tile >= s->end)
-            return;
-        op_tile(s->be, s->op, tile, s->work + index * s->be->scratch_bytes);
+    uint8_t *scratch = s->work + index * task_bytes(s->be) + SHARE_BYTES;
+
+    for (uint32_t i = 0; i < s->n_task; i++) {
+        struct share *from = share_of(s, (index + i) % s->n_task);
+        struct turn t = { .tile = UINT32_MAX - 1 };
+        for (;;) {
+            uint32_t before = t.tile;
+            t.tile = atomic_fetch_add_explicit(&from->next, 1, memory_order_relaxed);
+            if (t.tile >= from->end)
+                break;
+            t.warm = t.tile == before + 1;
+            t.has_next = t.tile + 1 < from->end;
+            op_tile(s->be, s->op, &t, scratch);
+        }
     }
 }
 
@@ -130,9 +153,13 @@ static void slice_run(struct backend *be, const struct op *op, struct op_state *
 {
     uint64_t begin = os_now_ns();
     uint32_t width = n < be->width ? n : be->width;
-    struct slice s = { .be = be, .op = op, .work = work, .end = st->tile + n };
+    struct slice s = { .be = be, .op = op, .work = work, .n_task = width };
 
-    atomic_init(&s.next, st->tile);
+    for (uint32_t i = 0; i < width; i++) {
+        struct share *share = share_of(&s, i);
+        atomic_init(&share->next, st->tile + (uint32_t)((uint64_t)n * i / width));
+        share->end = st->tile + (uint32_t)((uint64_t)n * (i + 1) / width);
+    }
     pool_run(be->pool, slice_task, &s, width);
     st->tile += n;
     st->ns_per_tile = (os_now_ns() - begin) * width / n;

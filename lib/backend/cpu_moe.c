@@ -214,7 +214,7 @@ static uint32_t experts_plan(const struct backend *be, const struct op *op, stru
 }
 
 static void experts_up_tile(const struct backend *be, const struct op *op, const struct piece *p,
-    void *scratch)
+    const struct piece *next, bool warm, void *scratch)
 {
     const struct act *out = p->shared ? &op->shared_out : &op->out;
     const uint32_t *index = p->shared ? NULL : op->route->slot_row + p->row;
@@ -225,12 +225,15 @@ static void experts_up_tile(const struct backend *be, const struct op *op, const
         .x = act_rows(&op->in, q8, p->shared ? p->row : 0, index, p->n_row),
         .y = out->f + (size_t)p->row * out->n_in,
         .y_stride = out->n_in,
+        .warm = warm,
+        .next_gate = next ? weight_row(&next->ffn->gate, next->out) : NULL,
+        .next_up = next ? weight_row(&next->ffn->up, next->out) : NULL,
     };
     (q8 ? be->k.swiglu_q8 : be->k.swiglu_f32)(&sg, p->out, p->out_end, scratch);
 }
 
 static void experts_down_tile(const struct backend *be, const struct op *op, const struct piece *p,
-    void *scratch)
+    const struct piece *next, bool warm, void *scratch)
 {
     const struct act *in = p->shared ? &op->shared_out : &op->in;
     const struct weight *w = &p->ffn->down;
@@ -241,8 +244,21 @@ static void experts_down_tile(const struct backend *be, const struct op *op, con
         .y = (p->shared ? op->shared_y : op->y) + (size_t)p->row * w->n_out,
         .y_stride = w->n_out,
         .mode = MM_STORE,
+        .warm = warm,
+        .next = next ? weight_row(&next->ffn->down, next->out) : NULL,
     };
     (q8 ? be->k.matmul_q8 : be->k.matmul_f32)(&mm, p->out, p->out_end, scratch);
+}
+
+static void experts_tile(const struct backend *be, const struct op *op, const struct turn *t, void *scratch)
+{
+    uint32_t tile = t->tile, after = t->tile + 1;
+    struct piece p, next;
+    if (!piece_find(be, op, &tile, &p))
+        return;
+    bool has_next = t->has_next && piece_find(be, op, &after, &next);
+    (op->kind == OP_EXPERTS_UP ? experts_up_tile : experts_down_tile)(
+        be, op, &p, has_next ? &next : NULL, t->warm, scratch);
 }
 
 /* Slots, then the shared expert's rows. */
@@ -299,10 +315,9 @@ uint32_t moe_plan(const struct backend *be, const struct op *op, struct tile_cos
     }
 }
 
-void moe_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
+void moe_tile(const struct backend *be, const struct op *op, const struct turn *t, void *scratch)
 {
-    uint32_t row = tile * ROW_TILE, end = min_u32(row + ROW_TILE, op->n_row);
-    struct piece p;
+    uint32_t row = t->tile * ROW_TILE, end = min_u32(row + ROW_TILE, op->n_row);
     switch (op->kind) {
     case OP_TOPK:
         for (; row < end; row++)
@@ -318,12 +333,6 @@ void moe_tile(const struct backend *be, const struct op *op, uint32_t tile, void
         for (; row < end; row++)
             combine_row(be, op, row, scratch);
         break;
-    default:
-        if (!piece_find(be, op, &tile, &p))
-            break;
-        if (op->kind == OP_EXPERTS_UP)
-            experts_up_tile(be, op, &p, scratch);
-        else
-            experts_down_tile(be, op, &p, scratch);
+    default: experts_tile(be, op, t, scratch); break;
     }
 }

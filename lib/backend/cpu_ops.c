@@ -160,29 +160,6 @@ static struct grid part_grid(const struct backend *be, const struct op *op, cons
     return g;
 }
 
-/* One multiply on both q8 rows of each row, then their sum. */
-static void fine_tile(const struct backend *be, const struct op *op, const struct op_part *p, uint32_t row,
-    uint32_t n_row, uint32_t out, uint32_t end, void *scratch)
-{
-    float *both = (float *)(void *)((uint8_t *)scratch + be->scratch_bytes - FINE_BYTES);
-    uint64_t bytes = q8_row_bytes(op->in.n_in);
-    uint32_t n_out = end - out;
-    struct matmul mm = {
-        .w = p->w,
-        .x = { .data = op->in.fine + 2 * row * bytes, .stride = bytes, .n = 2 * n_row },
-        .y = (float *)((uintptr_t)both - out * sizeof(float)), /* outputs are counted from the first */
-        .y_stride = n_out,
-        .mode = MM_STORE,
-    };
-    be->k.matmul_q8(&mm, out, end, scratch);
-    for (uint32_t r = 0; r < n_row; r++) {
-        const float *a = both + 2 * (size_t)r * n_out, *b = a + n_out;
-        float *y = p->y + (row + r) * p->y_stride + out;
-        for (uint32_t o = 0; o < n_out; o++)
-            y[o] = a[o] + b[o] + (p->bias ? p->bias[out + o] : 0.0f);
-    }
-}
-
 static uint32_t matmul_plan(const struct backend *be, const struct op *op, struct tile_cost *cost)
 {
     uint32_t n = 0;
@@ -194,7 +171,13 @@ static uint32_t matmul_plan(const struct backend *be, const struct op *op, struc
     return n;
 }
 
-static void matmul_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
+/* Rows [row, row + n_row) times outputs [out, end) of one of the matrices. */
+struct mm_tile {
+    const struct op_part *p;
+    uint32_t row, n_row, out, end;
+};
+
+static struct mm_tile matmul_find(const struct backend *be, const struct op *op, uint32_t tile)
 {
     const struct op_part *p = op->part;
     struct grid g = part_grid(be, op, p);
@@ -204,22 +187,57 @@ static void matmul_tile(const struct backend *be, const struct op *op, uint32_t 
         p++;
         g = part_grid(be, op, p);
     }
-    uint32_t row = tile % g.n_row_tile * g.row_step, out = tile / g.n_row_tile * g.out_step;
-    uint32_t n_row = min_u32(g.row_step, op->n_row - row), end = min_u32(out + g.out_step, p->w->n_out);
-    bool q8 = op->in.q8 && backend_wants_q8(be, p->w);
-    if (part_is_fine(be, op, p)) {
-        fine_tile(be, op, p, row, n_row, out, end, scratch);
-        return;
+    struct mm_tile t = { .p = p, .row = tile % g.n_row_tile * g.row_step, .out = tile / g.n_row_tile * g.out_step };
+    t.n_row = min_u32(g.row_step, op->n_row - t.row);
+    t.end = min_u32(t.out + g.out_step, p->w->n_out);
+    return t;
+}
+
+/* The multiply mm on both q8 rows of each row, then their sum. */
+static void fine_tile(const struct backend *be, const struct op *op, const struct mm_tile *t, const struct matmul *mm,
+    void *scratch)
+{
+    float *both = (float *)(void *)((uint8_t *)scratch + be->scratch_bytes - FINE_BYTES);
+    uint64_t bytes = q8_row_bytes(op->in.n_in);
+    uint32_t n_out = t->end - t->out;
+    struct matmul two = *mm;
+
+    two.x = (struct rows){ .data = op->in.fine + 2 * t->row * bytes, .stride = bytes, .n = 2 * t->n_row };
+    two.bias = NULL;
+    two.y = (float *)((uintptr_t)both - t->out * sizeof(float)); /* outputs are counted from the first */
+    two.y_stride = n_out;
+    two.mode = MM_STORE;
+    be->k.matmul_q8(&two, t->out, t->end, scratch);
+    for (uint32_t r = 0; r < t->n_row; r++) {
+        const float *a = both + 2 * (size_t)r * n_out, *b = a + n_out;
+        float *y = mm->y + r * mm->y_stride + t->out;
+        for (uint32_t o = 0; o < n_out; o++)
+            y[o] = a[o] + b[o] + (mm->bias ? mm->bias[t->out + o] : 0.0f);
     }
+}
+
+static void matmul_tile(const struct backend *be, const struct op *op, const struct turn *turn, void *scratch)
+{
+    struct mm_tile t = matmul_find(be, op, turn->tile), next;
+    const struct op_part *p = t.p;
+    bool q8 = op->in.q8 && backend_wants_q8(be, p->w);
     struct matmul mm = {
         .w = p->w,
-        .x = act_rows(&op->in, q8, row, NULL, n_row),
+        .x = act_rows(&op->in, q8, t.row, NULL, t.n_row),
         .bias = p->bias,
-        .y = p->y + row * p->y_stride,
+        .y = p->y + t.row * p->y_stride,
         .y_stride = p->y_stride,
         .mode = p->add ? MM_ADD : MM_STORE,
+        .warm = turn->warm,
     };
-    (q8 ? be->k.matmul_q8 : be->k.matmul_f32)(&mm, out, end, scratch);
+    if (turn->has_next) {
+        next = matmul_find(be, op, turn->tile + 1);
+        mm.next = weight_row(next.p->w, next.out);
+    }
+    if (part_is_fine(be, op, p))
+        fine_tile(be, op, &t, &mm, scratch);
+    else
+        (q8 ? be->k.matmul_q8 : be->k.matmul_f32)(&mm, t.out, t.end, scratch);
 }
 
 static uint32_t swiglu_plan(const struct backend *be, const struct op *op, struct tile_cost *cost)
@@ -231,9 +249,10 @@ static uint32_t swiglu_plan(const struct backend *be, const struct op *op, struc
     return grid_tiles(&g);
 }
 
-static void swiglu_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
+static void swiglu_tile(const struct backend *be, const struct op *op, const struct turn *turn, void *scratch)
 {
     struct grid g = grid_plan(be, &op->ffn->gate, op->n_row);
+    uint32_t tile = turn->tile, next = (tile + 1) / g.n_row_tile * g.out_step;
     uint32_t row = tile % g.n_row_tile * g.row_step, out = tile / g.n_row_tile * g.out_step;
     bool q8 = op->in.q8 && ffn_wants_q8(be, op->ffn);
     struct swiglu sg = {
@@ -242,6 +261,9 @@ static void swiglu_tile(const struct backend *be, const struct op *op, uint32_t 
         .x = act_rows(&op->in, q8, row, NULL, min_u32(g.row_step, op->n_row - row)),
         .y = op->out.f + (size_t)row * op->out.n_in,
         .y_stride = op->out.n_in,
+        .warm = turn->warm,
+        .next_gate = turn->has_next ? weight_row(&op->ffn->gate, next) : NULL,
+        .next_up = turn->has_next ? weight_row(&op->ffn->up, next) : NULL,
     };
     uint32_t end = min_u32(out + g.out_step, op->ffn->gate.n_out);
     (q8 ? be->k.swiglu_q8 : be->k.swiglu_f32)(&sg, out, end, scratch);
@@ -360,17 +382,18 @@ uint32_t op_plan(const struct backend *be, const struct op *op, struct tile_cost
     }
 }
 
-void op_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
+void op_tile(const struct backend *be, const struct op *op, const struct turn *t, void *scratch)
 {
+    uint32_t tile = t->tile;
     switch (op->kind) {
     case OP_EMBED: for_rows(be, op, tile, scratch, embed_row); break;
     case OP_NORM: for_rows(be, op, tile, scratch, norm_row); break;
     case OP_QUANT: for_rows(be, op, tile, scratch, quant_row); break;
     case OP_HEADS: for_rows(be, op, tile, scratch, heads_row); break;
     case OP_MERGE: for_rows(be, op, tile, scratch, merge_row); break;
-    case OP_MATMUL: matmul_tile(be, op, tile, scratch); break;
-    case OP_SWIGLU: swiglu_tile(be, op, tile, scratch); break;
+    case OP_MATMUL: matmul_tile(be, op, t, scratch); break;
+    case OP_SWIGLU: swiglu_tile(be, op, t, scratch); break;
     case OP_ATTEND: attend_tile(be, op, tile, scratch); break;
-    default: moe_tile(be, op, tile, scratch); break;
+    default: moe_tile(be, op, t, scratch); break;
     }
 }
