@@ -416,7 +416,7 @@ START_TEST(null_arguments)
 {
     glm_error err = GLM_ERROR_INIT;
     glm_model *m = (glm_model *)&err;
-    glm_session *s = session(0);
+    glm_session *s = (glm_session *)&err;
     glm_event ev = GLM_EVENT_INIT;
     ck_assert_int_eq(glm_model_open(NULL, NULL, &m, &err), GLM_EINVAL);
     ck_assert_ptr_null(m);
