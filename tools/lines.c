@@ -54,8 +54,7 @@ int lines_next(struct lines *l)
     while (n > 0 && (l->text[n - 1] == '\n' || l->text[n - 1] == '\r'))
         n--;
     if (json_parse(l->mem, l->text, (size_t)n, 0, "", &l->doc, &err)) {
-        report_failed(l->command, "line %llu: byte %llu: %s", (unsigned long long)l->number,
-            (unsigned long long)err.offset, err.message);
+        report_failed(l->command, "line %llu: %s", (unsigned long long)l->number, err.message); /* which names the byte */
         return EXIT_FAILED;
     }
     return LINES_GO_ON;

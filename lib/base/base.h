@@ -181,6 +181,8 @@ struct file {
 };
 void fs_init(struct fs *fs, const glm_files *hook); /* NULL: pread and mmap */
 int32_t fs_open(const struct fs *fs, const char *name, struct file *out, glm_error *err); /* GLM_EIO with errno's text */
+/* Whether a file is there. One that the system cannot open for another reason than that counts as there: fs_open says
+ * why. A host's hook has no reasons: what it does not open is not there. */
 bool fs_exists(const struct fs *fs, const char *name);
 /* Past the end of the file: GLM_EFORMAT; unreadable: GLM_EIO. A map of 0 bytes is GLM_EINVAL, one without a hook for
  * it GLM_ENOTSUP. */

@@ -198,12 +198,17 @@ int32_t fs_open(const struct fs *fs, const char *name, struct file *out, glm_err
 
 bool fs_exists(const struct fs *fs, const char *name)
 {
-    struct file f = { 0 };
+    struct file f = {0};
+    int reason;
 
-    if (fs_open(fs, name, &f, NULL))
-        return false;
-    fs_close(&f);
-    return true;
+    errno = 0;
+    if (!fs_open(fs, name, &f, NULL)) {
+        fs_close(&f);
+        return true;
+    }
+    reason = errno;
+    return is_default(fs) && reason != ENOENT && reason != ENOTDIR && reason != EISDIR &&
+           reason != ESPIPE;
 }
 
 static bool in_file(const struct file *f, uint64_t offset, uint64_t size)

@@ -140,6 +140,7 @@ struct tok_build {
     struct tok *tok;
     const char *where;       /* the file, for errors */
     uint32_t n_vocab;        /* 0: unknown */
+    uint32_t id_max;         /* the table has an entry for each id up to the largest */
     uint32_t capacity;       /* of tok->token */
     uint32_t n_normal;
     struct buf pool, scratch;

@@ -5,6 +5,8 @@
  */
 #include "tok_int.h"
 
+#define ID_ALWAYS (1u << 20) /* an id that any file may have: many times the family's largest */
+
 struct reading {
     struct tok_build *b;
     struct mem *mem;
@@ -501,6 +503,9 @@ int32_t tok_json_read(
     glm_error own = GLM_ERROR_INIT; /* its code is wanted even where the caller wants no error */
     if (!err)
         err = &own;
+    /* Ids may have gaps, but a small file shall not cost much memory: 8 bytes an id. */
+    size_t id_max = size / 4 > ID_ALWAYS ? size / 4 : ID_ALWAYS;
+    b->id_max = id_max < TOK_ID_MAX ? (uint32_t)id_max : TOK_ID_MAX;
     buf_init(&in.content, m);
     json_reader_init(&in.r, m, text, size, b->where);
     int32_t status = read_file(&in, err);

@@ -4,31 +4,6 @@
  */
 #include "tok_int.h"
 
-static const char *const special_content[TOK_SPECIAL_COUNT] = {
-    [TOK_ENDOFTEXT] = "<|endoftext|>",
-    [TOK_GMASK] = "[gMASK]",
-    [TOK_SOP] = "<sop>",
-    [TOK_EOP] = "<eop>",
-    [TOK_SYSTEM] = "<|system|>",
-    [TOK_USER] = "<|user|>",
-    [TOK_ASSISTANT] = "<|assistant|>",
-    [TOK_OBSERVATION] = "<|observation|>",
-    [TOK_CODE_PREFIX] = "<|code_prefix|>",
-    [TOK_CODE_MIDDLE] = "<|code_middle|>",
-    [TOK_CODE_SUFFIX] = "<|code_suffix|>",
-    [TOK_THINK] = "<think>",
-    [TOK_THINK_END] = "</think>",
-    [TOK_TOOL_CALL] = "<tool_call>",
-    [TOK_TOOL_CALL_END] = "</tool_call>",
-    [TOK_TOOL_RESPONSE] = "<tool_response>",
-    [TOK_TOOL_RESPONSE_END] = "</tool_response>",
-    [TOK_ARG_KEY] = "<arg_key>",
-    [TOK_ARG_KEY_END] = "</arg_key>",
-    [TOK_ARG_VALUE] = "<arg_value>",
-    [TOK_ARG_VALUE_END] = "</arg_value>",
-    [TOK_NOTHINK] = "/nothink",
-};
-
 /* ---- answers --------------------------------------------------------------------------------- */
 
 uint32_t tok_n(const struct tok *t)
@@ -79,6 +54,7 @@ int32_t tok_build_init(
     memset(b, 0, sizeof *b);
     b->where = where;
     b->n_vocab = n_vocab;
+    b->id_max = TOK_ID_MAX;
     buf_init(&b->pool, m);
     buf_init(&b->scratch, m);
     b->tok = mem_zalloc(m, sizeof *b->tok);
@@ -119,9 +95,10 @@ static int32_t put_token(struct tok_build *b, uint64_t id, const char *bytes, si
     enum tok_kind kind, uint64_t offset, const char *place, glm_error *err)
 {
     struct tok *t = b->tok;
-    if (id > TOK_ID_MAX)
-        return err_set(err, GLM_EFORMAT, offset, b->where, "%s: id %llu is beyond the limit of %u",
-            place, (unsigned long long)id, TOK_ID_MAX);
+    if (id > b->id_max)
+        return err_set(err, GLM_EFORMAT, offset, b->where,
+            "%s: id %llu is beyond the limit of %u for a file of this size", place,
+            (unsigned long long)id, b->id_max);
     if (b->n_vocab && id >= b->n_vocab)
         return err_set(err, GLM_EFORMAT, offset, b->where,
             "%s: id %llu, but the model has %u rows: is this the"
@@ -384,8 +361,10 @@ int32_t tok_build_finish(struct tok_build *b, struct tok **out, glm_error *err)
         status = put_pairs(b, err);
     if (status)
         return status;
-    for (uint32_t i = 0; i < TOK_SPECIAL_COUNT; i++)
-        t->special[i] = tok_find(t, special_content[i], strlen(special_content[i]));
+    for (uint32_t i = 0; i < TOK_SPECIAL_COUNT; i++) {
+        const char *content = chat_spelling((enum tok_special)i);
+        t->special[i] = tok_find(t, content, strlen(content));
+    }
     t->mem = b->pool.mem;
     *out = t;
     b->tok = NULL;

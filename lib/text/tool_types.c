@@ -30,13 +30,16 @@ struct tool_types {
 /* ---- the types of a schema ------------------------------------------------------------------- */
 
 /* Enough for any schema that people write; what lies deeper, or in a circle of references, may be
- * any type. */
+ * any type. A document's whole work is limited, too: else references to references, each of them
+ * searched for among many members, take hours. */
 #define WALK_DEPTH 12u
 #define WALK_BUDGET 512u
+#define WALK_WORK (UINT64_C(1) << 22) /* members looked at in all of a document's references */
 
 struct walk {
     const struct json *root; /* what "#" in a reference means */
-    uint32_t budget;
+    uint32_t budget;         /* schemas that one argument may still look at */
+    uint64_t *work;          /* what is left of WALK_WORK */
 };
 
 static uint32_t types_of_name(const struct json *name)
@@ -83,9 +86,13 @@ static uint32_t types_of_list(const struct json *list, uint32_t (*types)(const s
 }
 
 /* One step of a JSON pointer: the member or element that the token names. */
-static const struct json *step_into(const struct json *v, const char *token, size_t size)
+static const struct json *step_into(
+    struct walk *w, const struct json *v, const char *token, size_t size)
 {
     size_t index = 0;
+    if (*w->work < v->count)
+        return NULL;
+    *w->work -= v->count;
     if (v->type == JSON_ARRAY) {
         for (size_t i = 0; i < size; i++) {
             if (token[i] < '0' || token[i] > '9' || index > UINT32_MAX)
@@ -112,8 +119,9 @@ static const struct json *step_into(const struct json *v, const char *token, siz
     return NULL;
 }
 
-static const struct json *referenced(const struct json *root, const struct json *ref)
+static const struct json *referenced(struct walk *w, const struct json *ref)
 {
+    const struct json *root = w->root;
     if (ref->type != JSON_STRING || ref->size == 0 || ref->text[0] != '#')
         return NULL;
     const char *at = ref->text + 1, *end = ref->text + ref->size;
@@ -122,7 +130,7 @@ static const struct json *referenced(const struct json *root, const struct json 
             return NULL;
         const char *stop = memchr(at, '/', (size_t)(end - at));
         stop = stop != NULL ? stop : end;
-        root = step_into(root, at, (size_t)(stop - at));
+        root = step_into(w, root, at, (size_t)(stop - at));
         at = stop;
     }
     return root;
@@ -146,6 +154,9 @@ static uint32_t types_of_schema(struct walk *w, const struct json *schema, uint3
     bool nullable = false;
     if (schema == NULL || schema->type != JSON_OBJECT || depth == WALK_DEPTH || w->budget == 0)
         return TOOL_ANY;
+    if (*w->work < 16 + schema->count) /* its keywords are searched for one by one */
+        return TOOL_ANY;
+    *w->work -= 16 + schema->count;
     w->budget--;
     if ((v = json_get(schema, "type")) != NULL)
         types &= v->type == JSON_ARRAY ? types_of_list(v, types_of_name) : types_of_name(v);
@@ -154,7 +165,7 @@ static uint32_t types_of_schema(struct walk *w, const struct json *schema, uint3
     if ((v = json_get(schema, "const")) != NULL)
         types &= types_of_value(v);
     if ((v = json_get(schema, "$ref")) != NULL)
-        types &= types_of_schema(w, referenced(w->root, v), depth + 1);
+        types &= types_of_schema(w, referenced(w, v), depth + 1);
     if ((v = json_get(schema, "anyOf")) != NULL && v->type == JSON_ARRAY)
         types &= types_of_branches(w, v, depth + 1);
     if ((v = json_get(schema, "oneOf")) != NULL && v->type == JSON_ARRAY)
@@ -175,10 +186,11 @@ static bool copy_text(struct arena *a, const struct json *v, struct vocab_text *
     return out->text != NULL;
 }
 
-static bool read_arguments(struct arena *a, const struct json *parameters, struct tool_type *tool)
+static bool read_arguments(
+    struct arena *a, const struct json *parameters, uint64_t *work, struct tool_type *tool)
 {
     const struct json *properties = json_get(parameters, "properties");
-    struct walk w = {parameters, WALK_BUDGET};
+    struct walk w = {parameters, WALK_BUDGET, work};
     tool->other = types_of_schema(&w, json_get(parameters, "additionalProperties"), 0);
     if (properties == NULL || properties->type != JSON_OBJECT || properties->count == 0)
         return true;
@@ -215,8 +227,8 @@ static bool read_required(struct arena *a, const struct json *parameters, struct
     return true;
 }
 
-static int32_t read_tool(
-    struct tool_types *t, const struct json *item, size_t i_tool, glm_error *err)
+static int32_t read_tool(struct tool_types *t, const struct json *item, size_t i_tool,
+    uint64_t *work, glm_error *err)
 {
     const struct json *function = json_get(item, "function");
     const struct json *record = function != NULL && function->type == JSON_OBJECT ? function : item;
@@ -231,7 +243,8 @@ static int32_t read_tool(
         return err_set(err, GLM_ESCHEMA, item->offset, p.text,
             "a tool needs a name, a string that is not empty");
     }
-    if (!copy_text(&t->arena, name, &tool->name) || !read_arguments(&t->arena, parameters, tool) ||
+    if (!copy_text(&t->arena, name, &tool->name) ||
+        !read_arguments(&t->arena, parameters, work, tool) ||
         !read_required(&t->arena, parameters, tool))
         return err_nomem(err, "the tools' types");
     return 0;
@@ -250,6 +263,7 @@ int32_t tool_types_open(
     t->mem = m;
     arena_init(&t->arena, m);
     int32_t rc = 0;
+    uint64_t work = WALK_WORK;
     if (!none && tools->count > 0) {
         size_t bytes;
         if (ck_size((uint64_t)tools->count * sizeof *t->tools, &bytes))
@@ -258,7 +272,7 @@ int32_t tool_types_open(
             rc = err_nomem(err, "the tools' types");
         for (const struct json *item = json_first(tools); item && !rc;
              item = json_next(tools, item))
-            rc = read_tool(t, item, t->n_tool++, err);
+            rc = read_tool(t, item, t->n_tool++, &work, err);
     }
     if (rc)
         tool_types_close(t);

@@ -406,6 +406,56 @@ START_TEST(cancel_from_another_thread)
 }
 END_TEST
 
+/* A conversation of its own in a thread; no check in it, since Check's are for one thread. */
+struct talk {
+    glm_session *s;
+    char text[4096];
+    size_t size;
+    int32_t status;
+};
+
+static void *talk_on(void *arg)
+{
+    struct talk *t = arg;
+    for (int turn = 0; turn < 2 && !t->status; turn++) {
+        glm_event ev = GLM_EVENT_INIT;
+        const char *text = turn ? "What is 7 + 5?" : "Hello! Who are you?";
+        t->status = glm_session_say(t->s, GLM_ROLE_USER, text, GLM_NTS, NULL);
+        while (!t->status && ev.type != GLM_EVENT_TURN_END) {
+            t->status = glm_session_step(t->s, NULL, &ev, NULL);
+            if (!t->status && ev.type == GLM_EVENT_TEXT && t->size + ev.text_size < sizeof t->text) {
+                memcpy(t->text + t->size, ev.text, ev.text_size);
+                t->size += ev.text_size;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Two threads on one model say what one alone says. */
+START_TEST(sessions_in_two_threads)
+{
+    struct talk t[3];
+    pthread_t thread[2];
+    memset(t, 0, sizeof t);
+    for (int i = 0; i < 3; i++) {
+        t[i].s = session(0);
+        greedy(t[i].s, 60);
+    }
+    talk_on(&t[2]);
+    for (int i = 0; i < 2; i++)
+        ck_assert(!pthread_create(&thread[i], NULL, talk_on, &t[i]));
+    for (int i = 0; i < 2; i++)
+        pthread_join(thread[i], NULL);
+    ck_assert_uint_gt(t[2].size, 10);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(t[i].status, GLM_OK);
+        ck_assert_str_eq(t[i].text, t[2].text);
+        glm_session_close(t[i].s);
+    }
+}
+END_TEST
+
 /* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
 static void feed_all(glm_session *s, const int32_t *ids, size_t n, uint32_t rows)
@@ -484,7 +534,7 @@ START_TEST(null_arguments)
 {
     glm_error err = GLM_ERROR_INIT;
     glm_model *m = (glm_model *)&err;
-    glm_session *s = session(0);
+    glm_session *s = (glm_session *)&err;
     glm_event ev = GLM_EVENT_INIT;
     ck_assert_int_eq(glm_model_open(NULL, NULL, &m, &err), GLM_EINVAL);
     ck_assert_ptr_null(m);
@@ -782,7 +832,8 @@ int main(void)
     const TTest *const tests[] = { an_answer_with_a_thought, thinking_off, budgets_do_not_change_the_answer,
         a_tool_call_answered_at_once, a_tool_call_answered_later, prefix_reuse, messages_as_an_array,
         special_tokens_in_text_are_text, cancel_keeps_delivered_text, cancel_before_the_first_step,
-        cancel_with_calls_waiting, cancel_between_messages, a_call_at_the_limit, cancel_from_another_thread, the_token_level, tokenize_and_back, null_arguments,
+        cancel_with_calls_waiting, cancel_between_messages, a_call_at_the_limit, cancel_from_another_thread,
+        sessions_in_two_threads, the_token_level, tokenize_and_back, null_arguments,
         values_out_of_range, struct_sizes, states, context_limits, kv_cap, a_runner_and_a_second_thread,
         in_a_forked_child, estimate_and_describe, a_tokenizer_without_weights, names_and_version };
     Suite *suite = suite_create("api");

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <fenv.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -216,6 +217,30 @@ START_TEST(files_refused)
 }
 END_TEST
 
+/* What cannot be looked at may be there: taken for missing, a file that matters would be left out without a word. */
+START_TEST(files_that_may_exist)
+{
+    struct fs fs;
+    struct rlimit old, few = {0, 0};
+    struct file f;
+    glm_error err = GLM_ERROR_INIT;
+
+    fs_init(&fs, NULL);
+    write_file("abc", 3, 0);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+    few.rlim_max = old.rlim_max;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+    ck_assert(fs_exists(&fs, path));
+    ck_assert_int_eq(fs_open(&fs, path, &f, &err), GLM_EIO);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
+    unlink(path);
+    ck_assert(!fs_exists(&fs, path));
+    ck_assert_int_eq(symlink("file", path), 0); /* to itself */
+    ck_assert(fs_exists(&fs, path));
+    ck_assert_int_eq(fs_open(&fs, path, &f, &err), GLM_EIO);
+}
+END_TEST
+
 START_TEST(files_load)
 {
     struct failing_alloc a;
@@ -334,6 +359,7 @@ int main(void)
     tcase_add_test(files, files_bounds);
     tcase_add_test(files, files_beyond_4_gib);
     tcase_add_test(files, files_refused);
+    tcase_add_test(files, files_that_may_exist);
     tcase_add_test(files, files_load);
     tcase_add_test(files, files_of_the_host);
     suite_add_tcase(suite, host);

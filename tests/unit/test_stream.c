@@ -617,6 +617,49 @@ START_TEST(bad_tools)
 }
 END_TEST
 
+/* References that lead to references, each to be searched for among many members: without a limit for the whole document
+ * this takes hours. The types are still right for what comes before the limit. */
+START_TEST(hostile_tools)
+{
+    enum { N = 5000 };
+    struct mem m;
+    struct buf b;
+    struct tool_types *types;
+    mem_init(&m, NULL);
+    buf_init(&b, &m);
+    buf_str(&b, "[{\"name\": \"f\", \"parameters\": {\"properties\": {\"a\": {\"type\": \"integer\"}");
+    for (uint64_t i = 0; i < N; i++) {
+        buf_str(&b, ", \"p");
+        buf_u64(&b, i);
+        buf_str(&b, "\": {\"$ref\": \"#/d\"}");
+    }
+    buf_str(&b, "}, \"x\": 0");
+    for (uint64_t i = 0; i < N; i++) {
+        buf_str(&b, ", \"x");
+        buf_u64(&b, i);
+        buf_str(&b, "\": 0");
+    }
+    buf_str(&b, ", \"e\": {\"type\": \"string\"}, \"d\": {\"allOf\": [{\"$ref\": \"#/e\"}");
+    for (uint64_t i = 0; i < 400; i++)
+        buf_str(&b, ", {\"$ref\": \"#/e\"}");
+    buf_str(&b, "]}}}]");
+    ck_assert(!b.failed);
+    struct json_doc doc = data_json(&m, b.data, b.size);
+    clock_t start = clock();
+    ck_assert_int_eq(tool_types_open(&m, doc.root, &types, NULL), 0);
+    double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+    ck_assert_msg(seconds < 2, "%.1f seconds", seconds);
+    const struct tool_type *f = tool_types_find(types, "f", 1);
+    ck_assert_uint_eq(tool_type_of(f, "a", 1), TOOL_INTEGER);
+    ck_assert_uint_eq(tool_type_of(f, "p0", 2), TOOL_STRING);
+    ck_assert_uint_eq(tool_type_of(f, "p4999", 5), TOOL_ANY);
+    tool_types_close(types);
+    json_free(&doc);
+    buf_free(&b);
+    ck_assert_uint_eq(atomic_load(&m.used), 0);
+}
+END_TEST
+
 /* A sink's own status comes back, and the stream goes on behind it. */
 static int32_t fail_first(void *user, const struct stream_event *ev)
 {
@@ -658,6 +701,7 @@ int main(void)
     tcase_add_test(tc, no_memory);
     tcase_add_test(tc, types_no_memory);
     tcase_add_test(tc, bad_tools);
+    tcase_add_test(tc, hostile_tools);
     tcase_add_test(tc, sink_fails);
     SRunner *r = srunner_create(suite);
     srunner_run_all(r, CK_NORMAL);

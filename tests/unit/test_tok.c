@@ -434,21 +434,26 @@ static void *time_encode(void *arg)
     return NULL;
 }
 
-/* In a thread with a stack of 64 KiB; the best of three. */
+/* In a thread with a stack of 64 KiB. */
+static double thread_seconds(const char *text, size_t size)
+{
+    struct timing t = { text, size, 0 };
+    pthread_attr_t attr;
+    pthread_t thread;
+    pthread_attr_init(&attr);
+    ck_assert_int_eq(pthread_attr_setstacksize(&attr, 64 << 10), 0);
+    ck_assert_int_eq(pthread_create(&thread, &attr, time_encode, &t), 0);
+    pthread_join(thread, NULL);
+    pthread_attr_destroy(&attr);
+    return t.seconds;
+}
+
 static double best_seconds(const char *text, size_t size)
 {
     double best = 1e9;
     for (int i = 0; i < 3; i++) {
-        struct timing t = { text, size, 0 };
-        pthread_attr_t attr;
-        pthread_t thread;
-        pthread_attr_init(&attr);
-        ck_assert_int_eq(pthread_attr_setstacksize(&attr, 64 << 10), 0);
-        ck_assert_int_eq(pthread_create(&thread, &attr, time_encode, &t), 0);
-        pthread_join(thread, NULL);
-        pthread_attr_destroy(&attr);
-        if (t.seconds < best)
-            best = t.seconds;
+        double seconds = thread_seconds(text, size);
+        best = seconds < best ? seconds : best;
     }
     return best;
 }
@@ -469,6 +474,28 @@ START_TEST(time_is_linear)
             ratio = best_seconds(text, 2 * SIZE) / best_seconds(text, SIZE);
         ck_assert_msg(
             ratio <= 2.2, "\"%s\": twice the text takes %.2f times as long", units[i], ratio);
+    }
+    free(text);
+}
+END_TEST
+
+/* 64 MB of one class in a thread with a stack of 64 KiB, for the full suite: no piece is too long, no time too much. */
+START_TEST(long_text_of_one_class)
+{
+    static const char *const units[] = {"a", " ", "7", "!", "\n", "\u4e2d", "\U0001F468\u200d\U0001F469\u200d"};
+    enum { SIZE = 64 << 20 };
+    char *text = malloc(SIZE);
+    ck_assert_ptr_nonnull(text);
+    for (size_t i = 0; i < ARRAY_LEN(units); i++) {
+        size_t unit = strlen(units[i]);
+        double half = 0, whole = 0;
+        for (size_t k = 0; k < SIZE; k++)
+            text[k] = units[i][k % unit];
+        for (int attempt = 0; attempt < 3 && (attempt == 0 || whole > 2.2 * half); attempt++) {
+            half = thread_seconds(text, SIZE / 2);
+            whole = thread_seconds(text, SIZE);
+        }
+        ck_assert_msg(whole <= 2.2 * half, "\"%s\": 64 MB take %.2f s, 32 MB %.2f s", units[i], whole, half);
     }
     free(text);
 }
@@ -506,11 +533,8 @@ START_TEST(encoding_survives_failing_memory)
 }
 END_TEST
 
-int main(void)
+static void add_all(TCase *c)
 {
-    Suite *suite = suite_create("tok");
-    TCase *c = tcase_create("tok");
-    tcase_add_unchecked_fixture(c, open_real, close_real);
     tcase_add_test(c, golden_ids);
     tcase_add_test(c, golden_long_pieces);
     tcase_add_test(c, golden_other_vocabulary);
@@ -525,6 +549,20 @@ int main(void)
     tcase_add_test(c, classes_are_the_measured_ones);
     tcase_add_test(c, time_is_linear);
     tcase_add_test(c, encoding_survives_failing_memory);
+}
+
+/* With the argument "long": the test that takes long, instead of the others. */
+int main(int argc, char **argv)
+{
+    Suite *suite = suite_create("tok");
+    TCase *c = tcase_create("tok");
+    tcase_add_unchecked_fixture(c, open_real, close_real);
+    if (argc > 1 && strcmp(argv[1], "long") == 0) {
+        tcase_set_timeout(c, 900);
+        tcase_add_test(c, long_text_of_one_class);
+    } else {
+        add_all(c);
+    }
     suite_add_tcase(suite, c);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

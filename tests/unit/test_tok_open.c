@@ -325,6 +325,31 @@ START_TEST(ids_stay_below_the_models_rows)
 }
 END_TEST
 
+/* The table of tokens has an entry for each id up to the largest: a small file may not ask for 128 MiB. */
+START_TEST(far_ids_cost_nothing)
+{
+    static const char *const far[] = {"16777215", "4194304", "1048577"};
+    char added[512];
+    struct fixture_small f;
+    struct tok *t;
+    glm_error err = GLM_ERROR_INIT;
+    fixture_small_init(&f);
+    for (size_t i = 0; i < ARRAY_LEN(far); i++) {
+        snprintf(added, sizeof added, "[{\"id\":%s,\"content\":\"<x>\"}]", far[i]);
+        f.added = added;
+        mem.peak = 0;
+        ck_assert_int_eq(open_small(&f, &t, &err), GLM_EFORMAT);
+        ck_assert_msg(strstr(err.message, far[i]) && strstr(err.message, "beyond the limit"), "%s", err.message);
+        ck_assert_uint_le(mem.peak, 16 << 20);
+    }
+    f.added = "[{\"id\":1048576,\"content\":\"<x>\"}]"; /* more rows than any model of the family has */
+    ck_assert_int_eq(open_small(&f, &t, &err), 0);
+    ck_assert_uint_le(mem.peak, 32 << 20);
+    tok_close(t);
+    ck_assert_uint_eq(mem.used, 0);
+}
+END_TEST
+
 /* Cut anywhere, or with one byte changed: an error or a tokenizer that works, never more. */
 START_TEST(damaged_files_give_errors)
 {
@@ -625,6 +650,7 @@ int main(void)
     tcase_add_test(c, refusals_name_the_offset);
     tcase_add_test(c, every_byte_must_have_a_token);
     tcase_add_test(c, ids_stay_below_the_models_rows);
+    tcase_add_test(c, far_ids_cost_nothing);
     tcase_add_test(c, damaged_files_give_errors);
     tcase_add_test(c, foreign_documents_are_refused);
     tcase_add_test(c, crafted_collisions_are_refused);
