@@ -789,6 +789,30 @@ START_TEST(the_same_in_shared_passes)
 }
 END_TEST
 
+/* A draft of a token that the rules then replace changes nothing. */
+START_TEST(the_same_with_drafts)
+{
+    for (unsigned i = 0; i < 24; i++) {
+        static const uint32_t modes[] = { GLM_SPECULATION_OFF, GLM_SPECULATION_ON };
+        glm_turn_options o = i % 2 ? all_rules(i) : budget(i, i % 4 ? "All right." : NULL);
+        struct record r[2];
+        memset(r, 0, sizeof r);
+        for (int k = 0; k < 2; k++) {
+            glm_session_options so = GLM_SESSION_OPTIONS_INIT;
+            glm_error err = GLM_ERROR_INIT;
+            glm_session *s = NULL;
+            so.speculation = modes[k];
+            OK(glm_session_open(i % 3 ? model : model47, &so, &s, &err));
+            OK(glm_session_turn(s, &o, &err));
+            host_say(s, sum);
+            finish(s, 200000, &r[k]);
+            glm_session_close(s);
+        }
+        same(&r[0], &r[1]);
+    }
+}
+END_TEST
+
 /* One turn with all of it, memory failing at the k-th allocation of the session. */
 static int32_t turn_with_failure(glm_model *m, struct failing_alloc *f, uint64_t k, glm_error *err)
 {
@@ -912,6 +936,7 @@ int main(void)
     tcase_add_test(c, cancelled_anywhere);
     tcase_add_test(c, forked_anywhere);
     tcase_add_test(c, the_same_in_shared_passes);
+    tcase_add_test(c, the_same_with_drafts);
     tcase_add_test(c, allocations_fail);
     tcase_add_test(c, later_steps_allocate_nothing);
     suite_add_tcase(suite, c);
