@@ -116,7 +116,7 @@ static int32_t take_session_options(glm_session_options *to, const glm_session_o
 {
     int32_t rc;
     *to = (glm_session_options)GLM_SESSION_OPTIONS_INIT;
-    rc = take_struct(to, sizeof *to, sizeof *to, from, "glm_session_options", err);
+    rc = take_struct(to, sizeof *to, offsetof(glm_session_options, speculation), from, "glm_session_options", err);
     if (!rc)
         rc = check_range(to->kv_type, GLM_KV_FP8, "kv_type", err);
     if (!rc)

@@ -391,6 +391,7 @@ static int32_t read_all(struct loading *l, glm_model *m, const glm_session_optio
     struct buf session, other;
     int32_t rc = check_model(l, m, err);
 
+    o.speculation = opt->speculation;
     if (!rc)
         rc = check_sizes(l, m, err);
     if (!rc)

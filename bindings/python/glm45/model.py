@@ -206,12 +206,14 @@ class Model:
                  _ffi.unsigned(sessions, 32, "sessions"), byref(out))
         return Estimate(out.mapped_bytes, out.private_bytes, out.kv_bytes, out.device_bytes)
 
-    def session(self, *, n_ctx: int = 0, kv_type: str = "auto", overflow: str = "error",
-                event_bytes: int = 0) -> "Session":
+    def session(self, *, n_ctx: int = 0, kv_type: str = "auto", overflow: str = "error", event_bytes: int = 0,
+                speculation: str = "auto") -> "Session":
         """Opens a session. overflow: what happens when the context is full, "error", or "drop" the oldest turns from the
-        model's sight; event_bytes: in `async for`, the worker pauses when so much waits to be taken, 0 for 1 MiB."""
+        model's sight; event_bytes: in `async for`, the worker pauses when so much waits to be taken, 0 for 1 MiB;
+        speculation: "auto", "off" or "on", decoding with the MTP layer's drafts, which changes the speed only."""
         from .session import Session
-        return Session(self, n_ctx=n_ctx, kv_type=kv_type, overflow=overflow, event_bytes=event_bytes)
+        return Session(self, n_ctx=n_ctx, kv_type=kv_type, overflow=overflow, event_bytes=event_bytes,
+                       speculation=speculation)
 
     def load(self, source: "Place", *, n_ctx: int = 0, kv_type: str = "auto",
              tools: "Iterable[Function]" = ()) -> "Session":
@@ -275,8 +277,10 @@ class Model:
                 capacity = size.value + 1
 
 
-def session_options(n_ctx: int, kv_type: str, overflow: str = "error", event_bytes: int = 0) -> _ffi.SessionOptions:
+def session_options(n_ctx: int, kv_type: str, overflow: str = "error", event_bytes: int = 0,
+                    speculation: str = "auto") -> _ffi.SessionOptions:
     return _ffi.SessionOptions(n_ctx=_ffi.unsigned(n_ctx, 32, "n_ctx"),
                                kv_type=_ffi.code_of(kv_type, _ffi.KV_TYPES, "kv_type"),
                                overflow=_ffi.code_of(overflow, _ffi.OVERFLOWS, "overflow"),
-                               event_bytes=_ffi.unsigned(event_bytes, 64, "event_bytes"))
+                               event_bytes=_ffi.unsigned(event_bytes, 64, "event_bytes"),
+                               speculation=_ffi.code_of(speculation, _ffi.SPECULATIONS, "speculation"))

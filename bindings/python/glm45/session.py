@@ -54,8 +54,8 @@ class Session:
     """
 
     def __init__(self, model: Model, *, n_ctx: int = 0, kv_type: str = "auto", overflow: str = "error",
-                 event_bytes: int = 0) -> None:
-        options, out = session_options(n_ctx, kv_type, overflow, event_bytes), c_void_p()
+                 event_bytes: int = 0, speculation: str = "auto") -> None:
+        options, out = session_options(n_ctx, kv_type, overflow, event_bytes, speculation), c_void_p()
         with model._handle as handle:
             model.library.call("glm_session_open", handle, byref(options), byref(out))
         self._take(model, out, {})
