@@ -152,9 +152,11 @@ class Program(Case):
                 self.one_line(p.stderr.decode(), 'stdout')
 
     def test_reader_that_goes_away(self):
-        p = subprocess.Popen([GLM45, 'inspect', str(DATA / 'golden/glm45-sharded')], stdout=subprocess.PIPE,
+        reader, writer = os.pipe()
+        os.close(reader)
+        p = subprocess.Popen([GLM45, 'inspect', str(DATA / 'golden/glm45-sharded')], stdout=writer,
                              stderr=subprocess.PIPE)
-        p.stdout.close()
+        os.close(writer)
         self.assertEqual(p.wait(60), 1)
         self.assertEqual(p.stderr.read(), b'')
         p.stderr.close()

@@ -162,7 +162,7 @@ class Layout(unittest.TestCase):
 
     def test_constants(self):
         tables = {"GLM_WEIGHTS_": _ffi.WEIGHTS, "GLM_KV_": _ffi.KV_TYPES, "GLM_DEVICE_": _ffi.DEVICES,
-                  "GLM_ACTIVATIONS_": _ffi.ACTIVATIONS, "GLM_ROLE_": _ffi.ROLES,
+                  "GLM_ACTIVATIONS_": _ffi.ACTIVATIONS, "GLM_ROLE_": _ffi.ROLES, "GLM_SPECULATION_": _ffi.SPECULATIONS,
                   "GLM_THINK_": _ffi.THINKING, "GLM_TOOLS_": _ffi.TOOL_CHOICES, "GLM_END_": _ffi.END_REASONS,
                   "GLM_EVENT_": _ffi.EVENTS}
         ours = {prefix + name.upper(): value for prefix, table in tables.items() for name, value in table.items()}
