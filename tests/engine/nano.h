@@ -22,7 +22,7 @@ static inline glm_model *open_nano(uint32_t n_threads)
     return m;
 }
 
-/* A conversation of some kind: short and long prompts, greedy and sampled, one with a tool. */
+/* A conversation of some kind: short and long prompts, greedy and sampled, one with a tool, one whose thought is cut. */
 static inline glm_session *open_kind(glm_model *m, uint32_t kind)
 {
     static const char *const questions[N_KIND] = { "What is 23 + 58?", "Hello!", "What is the weather in Oslo?",
@@ -42,7 +42,11 @@ static inline glm_session *open_kind(glm_model *m, uint32_t kind)
     to.temperature = kind % 2 ? 0.9f : 0.0f;
     to.seed = kind;
     to.max_tokens = 24 + 8 * kind;
-    to.thinking = kind == 4 ? GLM_THINK_OFF : GLM_THINK_ON;
+    to.thinking = kind == 4 ? GLM_THINK_OFF : kind == 6 ? GLM_THINK_BUDGET : GLM_THINK_ON;
+    if (kind == 6) {
+        to.think_tokens = 5;
+        to.think_close = " Enough of that, I know it.";
+    }
     while (!questions[kind] && strlen(text) < (kind == 5 ? 700 : 2500))
         strcat(text, " stone river");
     ck_assert_msg(!glm_session_open(m, &so, &s, &err), "%s", err.message);

@@ -138,7 +138,17 @@ START_TEST(a_batch_of_one)
 }
 END_TEST
 
-/* In and out at any call, sometimes alone, with any budget. */
+/* The fork has delivered what its parent has. */
+static void fork_one(struct party *p, uint32_t i)
+{
+    glm_error err = GLM_ERROR_INIT;
+    ck_assert_msg(!glm_session_fork(p->s[i], &p->s[p->n], &err), "%s", err.message);
+    p->kind[p->n] = p->kind[i];
+    p->said[p->n] = p->said[i];
+    p->n++;
+}
+
+/* In and out at any call, sometimes alone, sometimes as two, with any budget. */
 START_TEST(sessions_join_and_leave)
 {
     static const uint64_t budgets[] = { 0, 1, 200000, 1000000, 4000000 };
@@ -160,6 +170,8 @@ START_TEST(sessions_join_and_leave)
                 hear(&p.said[i], p.s[i], &ev);
             }
         }
+        if (p.n && p.n < 8 && dice(&state, 30) == 0)
+            fork_one(&p, dice(&state, p.n));
         if (p.n && dice(&state, 60) == 0)
             leave(&p, dice(&state, p.n)); /* in the middle of its turn */
         ck_assert_msg(!step(&p, who, budget, &err), "%s", err.message);

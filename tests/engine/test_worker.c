@@ -259,8 +259,9 @@ START_TEST(most_calls_are_refused)
     glm_error err = GLM_ERROR_INIT;
     glm_event ev = GLM_EVENT_INIT, *at = &ev;
     glm_stats stats = GLM_STATS_INIT;
-    glm_session *s = open_kind(model, 3);
+    glm_session *s = open_kind(model, 3), *other = NULL;
     const float *logits;
+    uint64_t mark = 0;
     int32_t id = 0;
 
     ck_assert_int_eq(glm_session_poll(s, &ev, &err), GLM_ESTATE);
@@ -279,6 +280,11 @@ START_TEST(most_calls_are_refused)
     ck_assert_int_eq(glm_session_feed(s, &id, 1, 0, &err), GLM_EBUSY);
     ck_assert_int_eq(glm_session_logits(s, 0, &logits, &err), GLM_EBUSY);
     ck_assert_int_eq(glm_session_sample(s, &id, &err), GLM_EBUSY);
+    ck_assert_int_eq(glm_session_fork(s, &other, &err), GLM_EBUSY);
+    ck_assert_int_eq(glm_session_mark(s, &mark, &err), GLM_EBUSY);
+    ck_assert_int_eq(glm_session_rewind(s, 0, &err), GLM_EBUSY);
+    ck_assert_int_eq(glm_session_save(s, "/nowhere", &err), GLM_EBUSY);
+    ck_assert_int_eq(glm_session_infill(s, "x", 1, "x", 1, &err), GLM_EBUSY);
     ck_assert_int_eq(glm_tool_result(s, 99, "x", 1, &err), GLM_EINVAL); /* legal, but there is no such call */
     ck_assert(!glm_session_stats(s, &stats, &err));
     ck_assert_int_ge(glm_session_fd(s), 0);
@@ -306,22 +312,31 @@ START_TEST(most_calls_are_refused)
 }
 END_TEST
 
-/* A queue of one event at a time holds its session back and no other. */
-START_TEST(a_full_queue_pauses)
+/* Kind 0, but an event that waits is enough to pause it. */
+static glm_session *open_slow(uint32_t max_tokens)
 {
     glm_session_options so = GLM_SESSION_OPTIONS_INIT;
     glm_turn_options to = GLM_TURN_OPTIONS_INIT;
-    glm_stats stats = GLM_STATS_INIT, later = GLM_STATS_INIT;
     glm_error err = GLM_ERROR_INIT;
-    glm_session *slow = NULL, *other = open_kind(model, 0);
-    struct said a = { .ended = false }, b = { .ended = false };
+    glm_session *s = NULL;
 
     so.event_bytes = 1;
     so.n_ctx = 2048;
     to.temperature = 0;
-    to.max_tokens = 24;
-    ck_assert(!glm_session_open(model, &so, &slow, &err) && !glm_session_turn(slow, &to, &err));
-    ck_assert(!glm_session_say(slow, GLM_ROLE_USER, "What is 23 + 58?", GLM_NTS, &err));
+    to.max_tokens = max_tokens;
+    ck_assert(!glm_session_open(model, &so, &s, &err) && !glm_session_turn(s, &to, &err));
+    ck_assert(!glm_session_say(s, GLM_ROLE_USER, "What is 23 + 58?", GLM_NTS, &err));
+    return s;
+}
+
+/* A queue of one event at a time holds its session back and no other. */
+START_TEST(a_full_queue_pauses)
+{
+    glm_stats stats = GLM_STATS_INIT, later = GLM_STATS_INIT;
+    glm_error err = GLM_ERROR_INIT;
+    glm_session *slow = open_slow(24), *other = open_kind(model, 0);
+    struct said a = { .ended = false }, b = { .ended = false };
+
     start(slow);
     start(other);
     hear_to_end(&b, other);
@@ -343,6 +358,37 @@ START_TEST(a_full_queue_pauses)
     ck_assert_uint_eq(a.end_reason, GLM_END_CANCELLED);
     glm_session_close(slow);
     glm_session_close(other);
+}
+END_TEST
+
+/* The host closes a thought from outside, whenever it likes. */
+START_TEST(a_thought_is_ended)
+{
+    uint32_t n_cut = 0;
+    for (uint32_t i = 0; i < 8; i++) {
+        glm_error err = GLM_ERROR_INIT;
+        glm_event ev = GLM_EVENT_INIT;
+        glm_session *s = open_slow(24);
+        bool cut = false;
+        int32_t rc;
+
+        start(s);
+        while (ev.type != GLM_EVENT_REASONING) {
+            ck_assert(readable(glm_session_fd(s), 20000));
+            ck_assert(!glm_session_poll(s, &ev, &err));
+        }
+        rc = glm_session_end_thought(s, &err);
+        ck_assert(rc == GLM_OK || rc == GLM_ESTATE); /* it may be over by now */
+        while (ev.type != GLM_EVENT_TURN_END) {
+            ck_assert(readable(glm_session_fd(s), 20000));
+            ck_assert(!glm_session_poll(s, &ev, &err));
+            cut = cut || ev.type == GLM_EVENT_THINK_CUT;
+        }
+        ck_assert(!cut || rc == GLM_OK);
+        n_cut += cut;
+        glm_session_close(s);
+    }
+    ck_assert_uint_gt(n_cut, 0);
 }
 END_TEST
 
@@ -493,6 +539,7 @@ int main(void)
 {
     const TTest *const tests[] = { answers_are_those_of_each_alone, turn_after_turn, started_in_the_middle,
         results_that_come_late, a_result_before_the_end_is_polled, a_feed, most_calls_are_refused, a_full_queue_pauses,
+        a_thought_is_ended,
         cancelled, closed_while_running, the_model_goes_first, in_a_forked_child, guests_come_and_go };
     Suite *suite = suite_create("worker");
     TCase *tc = tcase_create("worker");
