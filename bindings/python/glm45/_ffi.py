@@ -33,6 +33,7 @@ KV_TYPES = {"auto": 0, "f32": 1, "bf16": 2, "int8": 3, "fp8": 4}
 DEVICES = {"cpu": 0, "cuda": 1}
 ACTIVATIONS = {"auto": 0, "f32": 1}
 OVERFLOWS = {"error": 0, "drop": 1}
+SPECULATIONS = {"auto": 0, "off": 1, "on": 2}
 ROLES = {"system": 0, "user": 1, "assistant": 2, "tool": 3}
 THINKING = {"on": 0, "off": 1, "budget": 2}
 TOOL_CHOICES = {"auto": 0, "none": 1, "required": 2, "named": 3}
@@ -108,7 +109,7 @@ class Estimate(Sized):
 
 class SessionOptions(Sized):
     _fields_ = [("struct_size", c_uint32), ("n_ctx", c_uint32), ("kv_type", c_uint32), ("overflow", c_uint32),
-                ("event_bytes", c_uint64)]
+                ("event_bytes", c_uint64), ("speculation", c_uint32), ("reserved", c_uint32)]
 
 
 class Message(Sized):
