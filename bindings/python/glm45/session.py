@@ -313,8 +313,11 @@ class Session:
         except BaseException:
             try:
                 self.rewind(mark)
-            except _ffi.GlmError:  # a turn is under way
-                self._abandon(self._n_stream)
+            except _ffi.GlmError as e:  # a turn is under way, here or under the worker
+                if e.code == _ffi.EBUSY:
+                    self._leave()
+                else:
+                    self._abandon(self._n_stream)
                 self.rewind(mark)
             raise
 
