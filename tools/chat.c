@@ -24,6 +24,7 @@ static const char help[] =
     "  --no-think            no thinking before the answer\n"
     "  --think-budget N      at most N tokens of it\n"
     "  --think-close TEXT    ends a thought that is closed early\n"
+    "  --keep-thoughts       past thoughts stay in the prompt, where the template knows how (4.7)\n"
     "  --show-thinking       thinking also where stdout is no terminal\n"
     "  --tools FILE          tools that the model may call: an array as chat APIs have it, each with a member \"command\":\n"
     "                        [\"program\", \"argument\"]: arguments come as JSON on its stdin, its stdout is the result\n"
@@ -59,7 +60,7 @@ struct chat {
     char *system_owned;    /* of /system */
     struct arg_texts say;
     uint64_t think_budget;
-    bool no_think, has_think_budget;
+    bool no_think, has_think_budget, keep_thoughts;
     struct show show;
     struct toolfile *tools;
     glm_model *model;
@@ -90,7 +91,7 @@ static int32_t call_tool(struct chat *c, const glm_event *ev, glm_error *err)
     return rc;
 }
 
-/* What a person types meanwhile: "/end" ends the thought, anything else is the next line, and so is the end of the input. */
+/* What a person types meanwhile: "/end" ends the thought, anything else is the next line, the end of the input too. */
 static void look_at_keyboard(struct chat *c)
 {
     size_t size;
@@ -367,6 +368,7 @@ static int open_chat(struct chat *c)
     c->turn.think_close = c->think_close;
     c->turn.thinking = c->no_think ? GLM_THINK_OFF : c->has_think_budget ? GLM_THINK_BUDGET : GLM_THINK_ON;
     c->turn.think_tokens = (uint32_t)c->think_budget;
+    c->turn.keep_thoughts = c->keep_thoughts;
     if (c->load_path)
         return load(c, c->load_path);
     if (set_up(c, c->session, &err))
@@ -409,8 +411,10 @@ int chat_main(int argc, char **argv)
         { .name = "--system", .kind = ARG_TEXT, .to = &c.system },
         { .name = "--say", .kind = ARG_TEXTS, .to = &c.say },
         { .name = "--no-think", .kind = ARG_FLAG, .to = &c.no_think },
-        { .name = "--think-budget", .kind = ARG_COUNT, .to = &c.think_budget, .most = UINT32_MAX, .given = &c.has_think_budget },
+        { .name = "--think-budget", .kind = ARG_COUNT, .to = &c.think_budget, .most = UINT32_MAX,
+            .given = &c.has_think_budget },
         { .name = "--think-close", .kind = ARG_TEXT, .to = &c.think_close },
+        { .name = "--keep-thoughts", .kind = ARG_FLAG, .to = &c.keep_thoughts },
         { .name = "--show-thinking", .kind = ARG_FLAG, .to = &c.show.thinking },
         { .name = "--tools", .kind = ARG_TEXT, .to = &c.tools_path },
         { .name = "--load", .kind = ARG_TEXT, .to = &c.load_path },

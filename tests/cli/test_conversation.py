@@ -31,6 +31,10 @@ class Turns(Case):
         self.assertEqual(chat('--show-thinking', stdin=f'/think 5\n{SUM}\n')[1:], cut[1:])
         self.assertIn(b' Enough.\n', chat('--show-thinking', '--think-budget', '5', '--think-close', ' Enough.', say=[SUM])[1])
 
+    def test_keep_thoughts(self):
+        self.fails(1, 'chat', NANO, '--keep-thoughts', '--say', 'x', parts=['keep_thoughts'])
+        self.assertEqual(chat('--keep-thoughts', '--template', '4.7', '--max-tokens', '9', say=['Hi', 'Hi'])[0], 0)
+
     def test_stop(self):
         whole = chat('--no-think', say=['Hello!'])[1]
         middle = whole[3:6].decode()

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
 import unittest
 
-from host import AIR, GREEDY, QUESTION, SUM, WEATHER, Nano, texts
+from host import AIR, GREEDY, NANO, QUESTION, SUM, WEATHER, Nano, texts
 
 from glm45 import Error, GlmError, Model, Paused, Prefill, Reasoning, Text, ToolCall, TurnEnd
 
@@ -120,6 +121,30 @@ class Async(Nano, unittest.IsolatedAsyncioTestCase):
             next(stream)
         await stream.aclose()
         session.say("x")
+
+    async def test_attempt(self):
+        session = self.session()
+        mark = session.mark()
+        with self.assertRaises(KeyError), session.attempt():
+            stream = session.stream("Hello!", **LONG)
+            await stream.__anext__()
+            raise KeyError
+        self.assertEqual(session.mark(), mark)
+        with self.assertRaises(asyncio.TimeoutError), session.attempt():
+            await asyncio.wait_for(session.stream("Hello!", **LONG), 0.05)
+        self.assertEqual(session.mark(), mark)
+        self.assertEqual((await session.stream("Hello!", thinking=False, **GREEDY)).end.reason, "stop")
+
+    async def test_infill(self):
+        answer = await self.session().infill("def less(i, acroup):\n    return", "\n", max_tokens=60, **GREEDY)
+        self.assertEqual(answer.text, " i < acroup")
+
+    async def test_two_models_and_no_descriptor_is_left(self):
+        before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        for _ in range(3):
+            with Model(NANO, threads=1) as model, model.session() as session:
+                self.assertTrue((await session.stream("Hello!", thinking=False, **GREEDY)).text)
+        self.assertEqual(len(os.listdir("/proc/self/fd")) if before else 0, before)
 
     async def test_errors(self):
         with self.assertRaises(GlmError) as caught:

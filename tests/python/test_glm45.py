@@ -164,7 +164,7 @@ class Layout(unittest.TestCase):
         tables = {"GLM_WEIGHTS_": _ffi.WEIGHTS, "GLM_KV_": _ffi.KV_TYPES, "GLM_DEVICE_": _ffi.DEVICES,
                   "GLM_ACTIVATIONS_": _ffi.ACTIVATIONS, "GLM_ROLE_": _ffi.ROLES, "GLM_SPECULATION_": _ffi.SPECULATIONS,
                   "GLM_THINK_": _ffi.THINKING, "GLM_TOOLS_": _ffi.TOOL_CHOICES, "GLM_END_": _ffi.END_REASONS,
-                  "GLM_EVENT_": _ffi.EVENTS}
+                  "GLM_EVENT_": _ffi.EVENTS, "GLM_SPECULATION_": _ffi.SPECULATIONS}
         ours = {prefix + name.upper(): value for prefix, table in tables.items() for name, value in table.items()}
         ours.update(_ffi.STATUS)
         ours.update({"GLM_OVERFLOW_ERROR": _ffi.OVERFLOWS["error"],

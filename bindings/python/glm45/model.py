@@ -12,9 +12,13 @@ from types import TracebackType
 from typing import (TYPE_CHECKING, Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple, Type, Union)
 
 from . import _ffi
+from .options import session_options
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .events import Event
+    from .options import SessionKeywords
     from .session import Session
     from .snapshot import Place
     from .tools import Function
@@ -202,33 +206,33 @@ class Model:
         """What opening the checkpoint and so many sessions would need, from its headers alone."""
         name, lib, out = _path_bytes(path), _library(library), _ffi.Estimate()
         how = _Open(weights=weights, threads=threads, activations=activations)
-        lib.call("glm_model_estimate", name, byref(how.options), byref(session_options(n_ctx, kv_type)),
+        lib.call("glm_model_estimate", name, byref(how.options), byref(session_options(n_ctx=n_ctx, kv_type=kv_type)),
                  _ffi.unsigned(sessions, 32, "sessions"), byref(out))
         return Estimate(out.mapped_bytes, out.private_bytes, out.kv_bytes, out.device_bytes)
 
-    def session(self, *, n_ctx: int = 0, kv_type: str = "auto", overflow: str = "error", event_bytes: int = 0,
-                speculation: str = "auto") -> "Session":
-        """Opens a session. overflow: what happens when the context is full, "error", or "drop" the oldest turns from the
-        model's sight; event_bytes: in `async for`, the worker pauses when so much waits to be taken, 0 for 1 MiB;
-        speculation: "auto", "off" or "on", decoding with the MTP layer's drafts, which changes the speed only."""
+    def session(self, **options: "Unpack[SessionKeywords]") -> "Session":
+        """Opens a session. n_ctx: most tokens, 0 for the model's; kv_type: "auto", "f32", "bf16", "int8" or "fp8";
+        overflow: what happens when the context is full, "error", or "drop" the oldest turns from the model's sight;
+        event_bytes: in `async for`, the worker pauses when so much waits to be taken, 0 for 1 MiB; speculation: drafts
+        by the model's own layer for it, "auto", "off" or "on", which never change the text."""
         from .session import Session
-        return Session(self, n_ctx=n_ctx, kv_type=kv_type, overflow=overflow, event_bytes=event_bytes,
-                       speculation=speculation)
+        return Session(self, **options)
 
-    def load(self, source: "Place", *, n_ctx: int = 0, kv_type: str = "auto",
-             tools: "Iterable[Function]" = ()) -> "Session":
+    def load(self, source: "Place", *, tools: "Iterable[Function]" = (),
+             **options: "Unpack[SessionKeywords]") -> "Session":
         """A session from what Session.save wrote, a path or a binary file object: it goes on as the saved one would,
-        and computes nothing again. tools: the functions of its tools, which a snapshot cannot hold."""
+        and computes nothing again. tools: the functions of its tools, which a snapshot cannot hold. Options that are
+        not given are the saved ones."""
         from .session import Session
         from .snapshot import FileObject, path_bytes
         from .tools import functions_of
-        options, out = session_options(n_ctx, kv_type), c_void_p()
+        record, out = session_options(**options), c_void_p()
         with self._handle as handle:
             if isinstance(source, (str, bytes)) or hasattr(source, "__fspath__"):
-                self.library.call("glm_session_load", handle, path_bytes(source), byref(options), byref(out))
+                self.library.call("glm_session_load", handle, path_bytes(source), byref(record), byref(out))
             else:
                 with FileObject(source) as stream:
-                    self.library.call("glm_session_load_from", handle, byref(stream), byref(options), byref(out))
+                    self.library.call("glm_session_load_from", handle, byref(stream), byref(record), byref(out))
         return Session._of(self, out, functions_of(tools))
 
     def step(self, sessions: "Sequence[Session]", budget_ms: Optional[float] = None) -> "List[Event]":
@@ -275,12 +279,3 @@ class Model:
                 if e.code != _ffi.ELIMIT or size.value < capacity:
                     raise
                 capacity = size.value + 1
-
-
-def session_options(n_ctx: int, kv_type: str, overflow: str = "error", event_bytes: int = 0,
-                    speculation: str = "auto") -> _ffi.SessionOptions:
-    return _ffi.SessionOptions(n_ctx=_ffi.unsigned(n_ctx, 32, "n_ctx"),
-                               kv_type=_ffi.code_of(kv_type, _ffi.KV_TYPES, "kv_type"),
-                               overflow=_ffi.code_of(overflow, _ffi.OVERFLOWS, "overflow"),
-                               event_bytes=_ffi.unsigned(event_bytes, 64, "event_bytes"),
-                               speculation=_ffi.code_of(speculation, _ffi.SPECULATIONS, "speculation"))

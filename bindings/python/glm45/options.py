@@ -1,4 +1,5 @@
-"""The options of a turn: keywords of Session.turn, stream, chat and infill, as the library's struct."""
+"""Options as keywords, and as the library's structs: those of a session, and those of a turn, which Session.turn, stream,
+chat and infill take."""
 from __future__ import annotations
 
 import json
@@ -6,6 +7,15 @@ from ctypes import POINTER, c_char_p, cast
 from typing import Any, Mapping, Optional, Sequence, TypedDict, Union
 
 from . import _ffi
+
+
+class SessionKeywords(TypedDict, total=False):
+    """The keywords of Model.session and Model.load."""
+    n_ctx: int
+    kv_type: str
+    overflow: str
+    event_bytes: int
+    speculation: str
 
 
 class TurnKeywords(TypedDict, total=False):
@@ -27,6 +37,16 @@ class TurnKeywords(TypedDict, total=False):
     tool_choice: str
     tool_name: Optional[str]
     answer_schema: Union[None, str, Mapping[str, Any]]
+
+
+def session_options(*, n_ctx: int = 0, kv_type: str = "auto", overflow: str = "error", event_bytes: int = 0,
+                    speculation: str = "auto") -> _ffi.SessionOptions:
+    """See Model.session."""
+    return _ffi.SessionOptions(n_ctx=_ffi.unsigned(n_ctx, 32, "n_ctx"),
+                               kv_type=_ffi.code_of(kv_type, _ffi.KV_TYPES, "kv_type"),
+                               overflow=_ffi.code_of(overflow, _ffi.OVERFLOWS, "overflow"),
+                               event_bytes=_ffi.unsigned(event_bytes, 64, "event_bytes"),
+                               speculation=_ffi.code_of(speculation, _ffi.SPECULATIONS, "speculation"))
 
 
 def nanoseconds(seconds: float, where: str) -> int:

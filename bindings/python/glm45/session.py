@@ -12,15 +12,15 @@ from typing import (TYPE_CHECKING, Any, Dict, Iterable, Iterator, Mapping, Optio
 
 from . import _ffi, snapshot
 from .events import Answer, Error, Event, Paused, Ready, ToolCall, TurnEnd
-from .model import Model, as_ids, session_options
-from .options import nanoseconds, turn_options
+from .model import Model, as_ids
+from .options import nanoseconds, session_options, turn_options
 from .stream import LOOK_UP_NS, Stream, as_event, readable
 from .tools import Function, ToolLike, declare, to_json
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .options import TurnKeywords
+    from .options import SessionKeywords, TurnKeywords
 
 JsonArray = Union[str, bytes, Sequence[Mapping[str, Any]]]
 
@@ -53,11 +53,10 @@ class Session:
                 ...
     """
 
-    def __init__(self, model: Model, *, n_ctx: int = 0, kv_type: str = "auto", overflow: str = "error",
-                 event_bytes: int = 0, speculation: str = "auto") -> None:
-        options, out = session_options(n_ctx, kv_type, overflow, event_bytes, speculation), c_void_p()
+    def __init__(self, model: Model, **options: "Unpack[SessionKeywords]") -> None:
+        record, out = session_options(**options), c_void_p()
         with model._handle as handle:
-            model.library.call("glm_session_open", handle, byref(options), byref(out))
+            model.library.call("glm_session_open", handle, byref(record), byref(out))
         self._take(model, out, {})
 
     @classmethod
@@ -314,8 +313,11 @@ class Session:
         except BaseException:
             try:
                 self.rewind(mark)
-            except _ffi.GlmError:  # a turn is under way
-                self._abandon(self._n_stream)
+            except _ffi.GlmError as e:  # a turn is under way, here or under the worker
+                if e.code == _ffi.EBUSY:
+                    self._leave()
+                else:
+                    self._abandon(self._n_stream)
                 self.rewind(mark)
             raise
 
