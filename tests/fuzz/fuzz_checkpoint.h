@@ -19,6 +19,31 @@ static inline void fuzz_view(const struct fuzz_files *f, const void *data, uint6
     FUZZ_CHECK(!"a view lies outside of the files");
 }
 
+/* Everything that a view points at. */
+static inline void fuzz_weight(const struct fuzz_files *f, const struct weight *w)
+{
+    struct weight_block b = weight_block(w->format);
+    uint64_t n_group = w->block_in ? ((uint64_t)w->n_in + w->block_in - 1) / w->block_in : 0;
+    bool by_row = w->format == W_I4_PACKED;
+
+    if (b.n != 0) {
+        FUZZ_CHECK(w->row_bytes == (uint64_t)w->n_in / b.n * b.bytes);
+        fuzz_view(f, w->data, w->row_bytes * w->n_out);
+        if (w->format != W_F8)
+            return;
+        FUZZ_CHECK(w->block_out != 0 && w->block_in != 0);
+        fuzz_view(f, w->scale, w->scale_row_bytes * (((uint64_t)w->n_out + w->block_out - 1) / w->block_out));
+        return;
+    }
+    fuzz_view(f, w->data, w->row_bytes * (by_row ? w->n_out : w->format == W_I4_AWQ ? w->n_in : w->n_in / 8));
+    FUZZ_CHECK(n_group != 0);
+    fuzz_view(f, w->scale, w->scale_row_bytes * (by_row ? w->n_out : n_group));
+    if (w->zero)
+        fuzz_view(f, w->zero, w->zero_row_bytes * (by_row ? ((uint64_t)w->n_out + 7) / 8 : n_group));
+    for (uint32_t i = 0; w->group && i < w->n_in; i++)
+        FUZZ_CHECK(w->group[i] >= 0 && (uint64_t)w->group[i] < n_group);
+}
+
 /* All the roles, with the shapes that a model of these numbers asks for; errors are fine. */
 static inline void fuzz_weights(const struct fuzz_files *f, struct ckpt *c, const struct hparams *hp)
 {
@@ -40,7 +65,6 @@ static inline void fuzz_weights(const struct fuzz_files *f, struct ckpt *c, cons
         for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
             for (uint32_t expert = 0; expert < hp->n_expert; expert += 1 + hp->n_expert / 3) {
                 struct weight w = {0};
-                struct weight_block b;
                 glm_error err = GLM_ERROR_INIT;
                 uint32_t n_out = size[shapes[i].n_out], n_in = size[shapes[i].n_in];
                 int32_t rc = ckpt_weight(c, (enum role)shapes[i].role, layer, expert, n_out, n_in, i % 2, &w, &err);
@@ -48,11 +72,10 @@ static inline void fuzz_weights(const struct fuzz_files *f, struct ckpt *c, cons
                     fuzz_check_error(rc, &err);
                     continue;
                 }
-                b = weight_block(w.format);
-                if (b.n == 0)
+                if (w.format == W_NONE)
                     continue;
-                FUZZ_CHECK(w.n_out == n_out && w.n_in == n_in && w.row_bytes == (uint64_t)n_in / b.n * b.bytes);
-                fuzz_view(f, w.data, w.row_bytes * n_out);
+                FUZZ_CHECK(w.n_out == n_out && w.n_in == n_in);
+                fuzz_weight(f, &w);
             }
 }
 

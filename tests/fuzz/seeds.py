@@ -56,13 +56,38 @@ def small_tensors():
     return out
 
 
-def safetensors(tensors, dtype='F32', size=4):
+SIZES = {'F32': 4, 'I32': 4, 'BF16': 2, 'F16': 2, 'F8_E4M3': 1}
+
+
+def quantized(how):
+    """small_tensors with its 8 x 8 matrices packed as `how` says; a shape begins with its type where that is not F32."""
+    out = {}
+    for name, shape in small_tensors().items():
+        if shape != [8, 8] or not name.endswith('_proj.weight'):
+            out[name] = shape
+            continue
+        base, (rows, columns) = name[:-len('.weight')], shape
+        if how == 'packed':
+            out |= {base + '.weight_packed': ['I32', rows, columns // 8], base + '.weight_scale': ['BF16', rows, 1],
+                    base + '.weight_zero_point': ['I32', 1, 1]}
+        elif how == 'fp8':
+            out |= {name: ['F8_E4M3', rows, columns], base + '.weight_scale': ['F32', rows, 1]}
+        else:
+            nibbles = [rows // 8, columns] if how == 'gptq' else [rows, columns // 8]
+            out |= {base + '.qweight': ['I32', *nibbles], base + '.scales': ['F16', 1, rows], base + '.qzeros': ['I32', 1, 1]}
+            if how == 'gptq':
+                out[base + '.g_idx'] = ['I32', columns]
+    return out
+
+
+def safetensors(tensors, dtype='F32'):
     header, at = {}, 0
     for name, shape in tensors.items():
-        n = size
+        kind, shape = (shape[0], shape[1:]) if isinstance(shape[0], str) else (dtype, shape)
+        n = SIZES[kind]
         for x in shape:
             n *= x
-        header[name] = {'dtype': dtype, 'shape': shape, 'data_offsets': [at, at + n]}
+        header[name] = {'dtype': kind, 'shape': shape, 'data_offsets': [at, at + n]}
         at += n
     text = json.dumps(header, separators=(',', ':')).encode()
     return struct.pack('<Q', len(text)) + text, at
@@ -91,8 +116,11 @@ def main():
     head, n = safetensors(small_tensors())
     put('safetensors', 'small', bytes([n // 256 + 1]) + head + bytes(n % 256))
     put('safetensors', 'exact', b'\0' + head + bytes(n))
-    head16, n16 = safetensors(small_tensors(), 'BF16', 2)
+    head16, n16 = safetensors(small_tensors(), 'BF16')
     put('safetensors', 'bf16', b'\0' + head16 + bytes(n16))
+    for how in ('packed', 'fp8', 'gptq', 'awq'):
+        head_q, n_q = safetensors(quantized(how))
+        put('safetensors', how, b'\0' + head_q + bytes(n_q))
     meta = b'{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}   '
     put('safetensors', 'metadata', b'\0' + struct.pack('<Q', len(meta)) + meta + bytes(4))
 
