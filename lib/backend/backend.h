@@ -145,8 +145,9 @@ struct op_state {
     uint64_t ns_per_tile; /* measured in this operation, or predicted */
 };
 
-/* Runs tiles until the operation is done (true), or until `deadline` (os_now_ns; 0: none) has passed or *stop is set
- * (false). At least one slice is run. A slice is planned to take at most 1 ms. */
+/* Runs tiles until the operation is done (true), or until the next tile would pass `deadline` (os_now_ns; 0: none) or *stop
+ * is set (false). At least one tile is run. `work` keeps the operation's state between calls. Passes that run at the same
+ * time take turns, in slices of less than 1 ms. */
 bool backend_run(struct backend *be, const struct op *op, struct op_state *st, void *work, uint64_t deadline,
     const atomic_bool *stop);
 /* Bytes of `work`, 64-byte aligned: scratch of the tasks, one for each pass that may run at the same time. */
