@@ -5,6 +5,7 @@
  */
 #include "args.h"
 #include "bandwidth.h"
+#include "bench_steps.h"
 #include "model_bytes.h"
 #include "progress.h"
 #include "report.h"
@@ -36,6 +37,8 @@ static const char help[] =
     "  --kv TYPE          of the KV cache: auto f32 bf16 int8 fp8         [auto]\n"
     "  --float            float32 activations throughout\n"
     "  --read             read the weights into memory instead of mapping the file\n"
+    "  --step-budget MS,MS,...  instead of rates: how much longer than their time budget steps of a session take, through\n"
+    "                     the prompt and --gen tokens behind it\n"
     "  --json             one JSON document in place of the table\n"
     "\n"
     "bytes/token are those of the weights that a token is routed through, and of the keys and values of its context. With\n"
@@ -55,7 +58,7 @@ struct depth {
 struct bench {
     const char *path, *kv;
     uint64_t n_threads, n_prompt, n_gen, n_batch, n_repeat, seed;
-    struct arg_counts contexts;
+    struct arg_counts contexts, budgets;
     bool has_contexts, float_activations, read, json;
     glm_model *model;
     glm_model_info info;
@@ -374,6 +377,29 @@ static int32_t open_model(struct bench *b, glm_error *err)
     return rc ? rc : model_bytes_read(b->path, &b->bytes, err);
 }
 
+static int run_steps(struct bench *b, glm_error *err)
+{
+    struct step_times times[ARG_COUNTS_MAX];
+    glm_session_options so = GLM_SESSION_OPTIONS_INIT;
+    int32_t *ids, rc;
+
+    if (b->n_prompt + b->n_gen > b->info.n_ctx_train)
+        return report_usage("bench", "--prompt and --gen: the model has %u positions", b->info.n_ctx_train);
+    ids = malloc(b->n_prompt * sizeof *ids);
+    if (!ids)
+        return report_failed("bench", "out of memory for the prompt");
+    for (uint64_t i = 0; i < b->n_prompt; i++)
+        ids[i] = random_id(b);
+    so.n_ctx = (uint32_t)(b->n_prompt + b->n_gen);
+    so.kv_type = b->kv_type;
+    rc = bench_steps(b->model, &so, ids, b->n_prompt, b->n_gen, &b->budgets, times, err);
+    free(ids);
+    if (rc)
+        return report_error("bench", err);
+    (b->json ? bench_steps_put_json : bench_steps_put)(times, b->budgets.n);
+    return report_flush("bench");
+}
+
 static int run(struct bench *b)
 {
     glm_error err = GLM_ERROR_INIT;
@@ -385,6 +411,8 @@ static int run(struct bench *b)
         return report_error("bench", &err);
     if (!set_kv(b))
         return report_usage("bench", "--kv: \"%s\" is none of auto, f32, bf16, int8, fp8", b->kv);
+    if (b->budgets.n)
+        return run_steps(b, &err);
     status = set_contexts(b);
     if (status != EXIT_FINE)
         return status;
@@ -418,6 +446,7 @@ int bench_main(int argc, char **argv)
         { .name = "--kv", .kind = ARG_TEXT, .to = &b.kv },
         { .name = "--float", .kind = ARG_FLAG, .to = &b.float_activations },
         { .name = "--read", .kind = ARG_FLAG, .to = &b.read },
+        { .name = "--step-budget", .kind = ARG_COUNTS, .to = &b.budgets, .least = 1, .most = 60000 },
         { .name = "--json", .kind = ARG_FLAG, .to = &b.json },
     };
     const struct arg_table table = { "bench", help, args, sizeof args / sizeof args[0], &b.path };

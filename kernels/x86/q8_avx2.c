@@ -312,7 +312,7 @@ static void silu_mul(float *gate, const float *up)
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
-static const struct q8_isa isa = {sums, silu_mul};
+static const struct q8_isa isa = {sums, NULL, silu_mul};
 
 static void matmul_q8(const struct matmul *mm, uint32_t out_begin, uint32_t out_end, void *scratch)
 {

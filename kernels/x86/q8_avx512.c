@@ -12,6 +12,9 @@
 #include "q8_drive.h"
 #include "x86.h"
 
+#define PAIR_ROWS 6u       /* 24 accumulators, 2 weights, an activation and 2 scales: all registers */
+#define PAIR_ROWS_FROM 8u  /* fewer are done in registers (q8_few.h) */
+
 /* acc += w (unsigned bytes) . x (4 signed bytes, broadcast). gcc 12 loads the broadcast into a
  * register of its own when left to itself. */
 ALWAYS __m512i dot(__m512i acc, __m512i w, const uint8_t *x)
@@ -52,6 +55,14 @@ ALWAYS __m512i dot_at(
 {
     __asm__("vpdpbusd %c4(%2,%3)%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "r"(x), "r"(at), "i"(offset));
     return acc;
+}
+
+/* The quad at x + at + offset, in all lanes. */
+ALWAYS __m512i broadcast_at(const uint8_t *x, size_t at, const int offset)
+{
+    __m512i v;
+    __asm__("vpbroadcastd %c3(%1,%2), %0" : "=v"(v) : "r"(x), "r"(at), "i"(offset));
+    return v;
 }
 
 /* R rows through a span in scratch: acc[row][lane] goes on. */
@@ -161,6 +172,137 @@ static void sums_by_span(
     }
 }
 
+/* ---- two panels ------------------------------------------------------------------------------ */
+
+/* R rows through a span of each of two panels: every activation that is loaded serves 32 outputs, so
+ * that the dots bound it, not the loads. */
+ALWAYS void pair_rows(const struct panel *p, const struct span *s, const uint8_t *const *row,
+    uint32_t k, struct ahead *n, float *const *acc0, float *const *acc1, const uint32_t R,
+    const uint32_t group, const bool has_min)
+{
+    uint32_t left = (p->n_in - k) / 32, n_block = left < SPAN_BLOCKS ? left : SPAN_BLOCKS;
+    size_t scale_at = q8_scale_at(p->n_in) + k / 8 - k;
+    const uint8_t *x[PAIR_ROWS];
+    int32_t term[PAIR_ROWS][16];
+    __m512 a[PAIR_ROWS][2];
+#pragma GCC unroll 6
+    for (uint32_t r = 0; r < R; r++) {
+        x[r] = row[r] + k;
+        _mm512_storeu_si512(
+            term[r], row_terms(row[r], p->n_in, k, p->format->offset, group, has_min));
+        a[r][0] = _mm512_loadu_ps(acc0[r]);
+        a[r][1] = _mm512_loadu_ps(acc1[r]);
+    }
+    for (size_t b = 0; b < n_block; b++) {
+        prefetch_some(&n[0]);
+        prefetch_some(&n[1]);
+#pragma GCC unroll 2
+        for (uint32_t g = 0; g < 32 / group; g++) {
+            size_t i = b * (32 / group) + g;
+            __m512i sum[PAIR_ROWS][2];
+#pragma GCC unroll 6
+            for (uint32_t r = 0; r < R; r++)
+                sum[r][0] = sum[r][1] =
+                    has_min ? _mm512_setzero_si512() : _mm512_set1_epi32(term[r][2 * b + g]);
+#pragma GCC unroll 8
+            for (uint32_t j = g * group / 4; j < (g + 1) * group / 4; j++) {
+                __m512i w0 = _mm512_loadu_si512(s[0].w[b][j]), w1 = _mm512_loadu_si512(s[1].w[b][j]);
+#pragma GCC unroll 6
+                for (uint32_t r = 0; r < R; r++) {
+                    __m512i q = broadcast_at(x[r], 32 * b, 4 * (int)j);
+                    sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, q);
+                    sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, q);
+                }
+            }
+            __m512 d0 = _mm512_loadu_ps(s[0].scale[i]), d1 = _mm512_loadu_ps(s[1].scale[i]);
+#pragma GCC unroll 6
+            for (uint32_t r = 0; r < R; r++) {
+                __m512 dx = broadcast_f32(x[r] + scale_at + 4 * b);
+                a[r][0] =
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][0]), _mm512_mul_ps(d0, dx), a[r][0]);
+                a[r][1] =
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][1]), _mm512_mul_ps(d1, dx), a[r][1]);
+                if (has_min) {
+                    __m512 t = _mm512_castsi512_ps(_mm512_set1_epi32(term[r][2 * b + g]));
+                    a[r][0] = _mm512_fmadd_ps(_mm512_loadu_ps(s[0].min[i]), t, a[r][0]);
+                    a[r][1] = _mm512_fmadd_ps(_mm512_loadu_ps(s[1].min[i]), t, a[r][1]);
+                }
+            }
+        }
+    }
+#pragma GCC unroll 6
+    for (uint32_t r = 0; r < R; r++) {
+        _mm512_storeu_ps(acc0[r], a[r][0]);
+        _mm512_storeu_ps(acc1[r], a[r][1]);
+    }
+}
+
+/* All rows, PAIR_ROWS at a time; a last group of fewer repeats its last row, into spare sums. */
+ALWAYS void pair_all_rows(const struct panel *p, const struct span *s, const struct row_span *rs,
+    uint32_t k, struct ahead *n, float (*acc)[CHUNK][LANES], const uint32_t group,
+    const bool has_min)
+{
+    float spare[2][LANES];
+    for (uint32_t i = 0; i < rs->n; i += PAIR_ROWS) {
+        uint32_t left = rs->n - i;
+        const uint8_t *x[PAIR_ROWS];
+        float *acc0[PAIR_ROWS], *acc1[PAIR_ROWS];
+        for (uint32_t r = 0; r < PAIR_ROWS; r++) {
+            bool is_row = r < left;
+            x[r] = row_at(rs, is_row ? i + r : rs->n - 1);
+            acc0[r] = is_row ? acc[0][i + r] : spare[0];
+            acc1[r] = is_row ? acc[1][i + r] : spare[1];
+        }
+        memset(spare, 0, sizeof spare);
+        if (left > 4)
+            pair_rows(p, s, x, k, n, acc0, acc1, PAIR_ROWS, group, has_min);
+        else if (left > 2)
+            pair_rows(p, s, x, k, n, acc0, acc1, 4, group, has_min);
+        else
+            pair_rows(p, s, x, k, n, acc0, acc1, 2, group, has_min);
+    }
+}
+
+typedef void pair_kernel(const struct panel *p, const struct span *s, const struct row_span *rs,
+    uint32_t k, struct ahead *n, float (*acc)[CHUNK][LANES]);
+
+#define PAIR_KERNEL(name, group, has_min)                                                          \
+    static void name(const struct panel *p, const struct span *s, const struct row_span *rs,       \
+        uint32_t k, struct ahead *n, float(*acc)[CHUNK][LANES])                                    \
+    {                                                                                              \
+        pair_all_rows(p, s, rs, k, n, acc, group, has_min);                                        \
+    }
+PAIR_KERNEL(pair_32, 32, false)
+PAIR_KERNEL(pair_32_min, 32, true)
+PAIR_KERNEL(pair_16, 16, false)
+PAIR_KERNEL(pair_16_min, 16, true)
+
+static bool sums_pair(const struct panel *p, const struct row_span *rs, struct span *s,
+    float (*acc)[CHUNK][LANES])
+{
+    const struct q8_format *f = p->format;
+    if (rs->n <= PAIR_ROWS_FROM || p[1].format != f)
+        return false;
+    pair_kernel *kernel = f->group == 32 ? (f->has_min ? pair_32_min : pair_32)
+                                         : (f->has_min ? pair_16_min : pair_16);
+    size_t at = 0;
+    memset(acc[0], 0, rs->n * sizeof acc[0][0]);
+    memset(acc[1], 0, rs->n * sizeof acc[1][0]);
+    for (uint32_t k = 0; k < p->n_in; k += SPAN, at += f->span_bytes) {
+        uint32_t left = (p->n_in - k) / 32, n_block = left < SPAN_BLOCKS ? left : SPAN_BLOCKS;
+        struct ahead n[2];
+        for (uint32_t i = 0; i < 2; i++) {
+            n[i] = span_ahead(
+                &p[i], p[i].data + at, n_block, (rs->n + PAIR_ROWS - 1) / PAIR_ROWS);
+            if (p[i].first)
+                prefetch_rows(&p[i], p[i].data + at);
+            f->unpack(p[i].data + at, p[i].stride, n_block, &s[i]);
+        }
+        kernel(p, s, rs, k, n, acc);
+    }
+    return true;
+}
+
 /* ---- one or two rows, in registers ----------------------------------------------------------- */
 
 /* Two chains, for latency. Q4_0's second takes the high nibbles where they are, 16 times their
@@ -255,7 +397,7 @@ static void silu_mul(float *gate, const float *up)
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
-static const struct q8_isa isa = {sums, silu_mul};
+static const struct q8_isa isa = {sums, sums_pair, silu_mul};
 
 static void matmul_q8(const struct matmul *mm, uint32_t out_begin, uint32_t out_end, void *scratch)
 {

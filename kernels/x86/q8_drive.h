@@ -2,7 +2,7 @@
  * where they belong; what is inside of a panel comes from the including file (q8_avx2.c,
  * q8_avx512.c). Static in each.
  *
- * scratch: acc [2][CHUNK][16] float, one span, then a copy of up to 16 weight rows where a matrix
+ * scratch: acc [2][CHUNK][16] float, two spans, then a copy of up to 16 weight rows where a matrix
  * has fewer outputs.
  */
 #ifndef GLM_KERNELS_X86_Q8_DRIVE_H
@@ -14,7 +14,7 @@
 
 struct q8_scratch {
     float acc[2][CHUNK][LANES];
-    struct span span;
+    struct span span[2];
     uint8_t rows[]; /* [16][row bytes] */
 };
 
@@ -41,6 +41,9 @@ struct q8_isa {
     /* Sums of a panel: acc[row][lane]. */
     void (*sums)(
         const struct panel *p, const struct row_span *r, struct span *s, float (*acc)[LANES]);
+    /* Sums of two panels together, or NULL; s[2]. False: not of these formats or so few rows. */
+    bool (*sums_pair)(const struct panel *p, const struct row_span *r, struct span *s,
+        float (*acc)[CHUNK][LANES]);
     /* gate[lane] becomes silu(gate) * up. */
     void (*silu_mul)(float *gate, const float *up);
 };
@@ -125,11 +128,13 @@ static inline struct panel panel_at(
     return p;
 }
 
-/* What comes before and after a panel: `first` of a call that is not warm, `last` of the call, then `next`. */
-static inline void panel_order(struct panel *p, bool first, bool last, const void *next)
+/* What comes before and after a panel: `first` of a call that is not warm, `last` of the call, then
+ * `next`; else the panel `step` outputs further. */
+static inline void panel_order(
+    struct panel *p, bool first, bool last, const void *next, uint32_t step)
 {
     p->first = first;
-    p->ahead = LANES * p->stride;
+    p->ahead = step * p->stride;
     if (last)
         p->ahead = next ? (size_t)((uintptr_t)next - (uintptr_t)p->data) : 0;
 }
@@ -148,19 +153,36 @@ static inline void matmul_put(
     }
 }
 
+/* Sums of n panels, 1 or 2. */
+static inline void drive_sums(const struct q8_isa *isa, const struct panel *p, uint32_t n,
+    const struct row_span *r, struct q8_scratch *t)
+{
+    if (n == 2 && isa->sums_pair && isa->sums_pair(p, r, t->span, t->acc))
+        return;
+    for (uint32_t i = 0; i < n; i++)
+        isa->sums(&p[i], r, t->span, t->acc[i]);
+}
+
 static inline void drive_matmul(
     const struct q8_isa *isa, const struct matmul *mm, uint32_t begin, uint32_t end, void *scratch)
 {
     struct q8_scratch *t = scratch;
     for (uint32_t out = begin; out < end;) {
-        struct panel p = panel_at(mm->w, out, end, t->rows);
-        uint32_t next = p.out + p.lane_end;
-        panel_order(&p, out == begin && !mm->warm, next >= end, mm->next);
+        struct panel p[2] = {panel_at(mm->w, out, end, t->rows)};
+        uint32_t next = p[0].out + p[0].lane_end, n = 1;
+        if (isa->sums_pair && next < end && next + LANES <= mm->w->n_out) {
+            p[1] = panel_at(mm->w, next, end, t->rows);
+            next = p[1].out + p[1].lane_end;
+            n = 2;
+        }
+        for (uint32_t i = 0; i < n; i++)
+            panel_order(&p[i], out == begin && !mm->warm, next >= end, mm->next, n * LANES);
         for (uint32_t row = 0; row < mm->x.n; row += CHUNK) {
             struct row_span r = {&mm->x, row, mm->x.n - row < CHUNK ? mm->x.n - row : CHUNK};
-            isa->sums(&p, &r, &t->span, t->acc[0]);
-            for (uint32_t i = 0; i < r.n; i++)
-                matmul_put(mm, &p, row + i, t->acc[0][i]);
+            drive_sums(isa, p, n, &r, t);
+            for (uint32_t i = 0; i < n; i++)
+                for (uint32_t j = 0; j < r.n; j++)
+                    matmul_put(mm, &p[i], row + j, t->acc[i][j]);
         }
         out = next;
     }
@@ -174,18 +196,19 @@ static inline void drive_swiglu(
         uint32_t next = end;
         for (uint32_t row = 0; row < sg->x.n; row += CHUNK) {
             struct row_span r = {&sg->x, row, sg->x.n - row < CHUNK ? sg->x.n - row : CHUNK};
-            struct panel p = panel_at(sg->gate, out, end, t->rows);
-            next = p.out + p.lane_end;
-            panel_order(&p, out == begin && !sg->warm, next >= end, sg->next_gate);
-            isa->sums(&p, &r, &t->span, t->acc[0]);
-            p = panel_at(sg->up, out, end, t->rows);
-            panel_order(&p, out == begin && !sg->warm, next >= end, sg->next_up);
-            isa->sums(&p, &r, &t->span, t->acc[1]);
+            uint8_t *up_rows = t->rows + (sg->gate->n_out < LANES ? LANES * sg->gate->row_bytes : 0);
+            struct panel p[2] = {
+                panel_at(sg->gate, out, end, t->rows), panel_at(sg->up, out, end, up_rows)};
+            bool first = out == begin && !sg->warm;
+            next = p[0].out + p[0].lane_end;
+            panel_order(&p[0], first, next >= end, sg->next_gate, LANES);
+            panel_order(&p[1], first, next >= end, sg->next_up, LANES);
+            drive_sums(isa, p, 2, &r, t);
             for (uint32_t i = 0; i < r.n; i++) {
-                float *y = sg->y + (row + i) * sg->y_stride + p.out;
+                float *y = sg->y + (row + i) * sg->y_stride + p[0].out;
                 isa->silu_mul(t->acc[0][i], t->acc[1][i]);
-                memcpy(y + p.lane_begin, t->acc[0][i] + p.lane_begin,
-                    (p.lane_end - p.lane_begin) * sizeof *y);
+                memcpy(y + p[0].lane_begin, t->acc[0][i] + p[0].lane_begin,
+                    (p[0].lane_end - p[0].lane_begin) * sizeof *y);
             }
         }
         if (sg->x.n == 0)

@@ -161,8 +161,9 @@ static inline bool stop_asked(const struct stop *s) /* NULL: never */
     return false;
 }
 
-/* Runs tiles until the operation is done (true), or until `deadline` (os_now_ns; 0: none) has passed or a stop is asked
- * for (false). At least one slice is run. A slice is planned to take at most 1 ms. */
+/* Runs tiles until the operation is done (true), or until the next tile would pass `deadline` (os_now_ns; 0: none) or a stop
+ * is asked for (false). At least one tile is run. `work` keeps the operation's state between calls. Passes that run at the same
+ * time take turns, in slices of less than 1 ms. */
 bool backend_run(struct backend *be, const struct op *op, struct op_state *st, void *work, uint64_t deadline,
     const struct stop *stop);
 /* Bytes of `work`, 64-byte aligned: scratch of the tasks, one for each pass that may run at the same time. */

@@ -13,6 +13,7 @@ struct backend {
     uint32_t cpu;
     bool float_activations;
     size_t scratch_bytes;    /* of one task: the kernels' scratch, then FINE_BYTES */
+    atomic_uint n_running;   /* calls of backend_run: with more than one they take turns, slice by slice */
 };
 
 /* What a tile costs, for planning slices before anything was measured. */

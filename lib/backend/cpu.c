@@ -92,40 +92,74 @@ bool kv_page_run(const struct kv_shape *s, uint32_t type, uint32_t n_pos, size_t
 
 /* ---- slices ---------------------------------------------------------------------------------------------------- */
 
-/* Tiles of one task. At the head of the task's scratch: in a cache line of its own. */
+/* Tiles of one task, of the whole operation. At the head of the task's scratch: in a cache line of its own. */
 struct share {
     atomic_uint next;
-    uint32_t end;
+    uint32_t begin, end;
 };
 
 struct slice {
-    const struct backend *be;
+    struct backend *be;
     const struct op *op;
     uint8_t *work;
-    uint32_t n_task;
+    const struct stop *stop;
+    uint64_t end, tile_ns;  /* os_now_ns of the slice's end; 0: when stopped, or when another pass wants the threads */
+    atomic_bool begun;      /* a tile has been taken: every slice gets on by one at least */
 };
 
-static struct share *share_of(const struct slice *s, uint32_t index)
+static struct share *share_of(const struct backend *be, uint8_t *work, uint32_t index)
 {
-    return (struct share *)(void *)(s->work + index * task_bytes(s->be));
+    return (struct share *)(void *)(work + index * task_bytes(be));
+}
+
+static void share_out(const struct backend *be, uint8_t *work, uint32_t n_tile)
+{
+    for (uint32_t i = 0; i < be->width; i++) {
+        struct share *s = share_of(be, work, i);
+        s->begin = (uint32_t)((uint64_t)n_tile * i / be->width);
+        s->end = (uint32_t)((uint64_t)n_tile * (i + 1) / be->width);
+        atomic_init(&s->next, s->begin);
+    }
+}
+
+static uint32_t tiles_taken(const struct backend *be, uint8_t *work)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < be->width; i++) {
+        struct share *s = share_of(be, work, i);
+        n += min_u32(atomic_load_explicit(&s->next, memory_order_relaxed), s->end) - s->begin;
+    }
+    return n;
+}
+
+static bool slice_over(struct slice *s)
+{
+    if (!atomic_load_explicit(&s->begun, memory_order_relaxed))
+        return false;
+    if (s->end)
+        return os_now_ns() + s->tile_ns > s->end;
+    return stop_asked(s->stop) || atomic_load_explicit(&s->be->n_running, memory_order_relaxed) > 1;
 }
 
 /* A task takes the tiles of its share in order, so that each can ask for the weights of the next; then those that others
- * have left: balanced whatever a tile costs, and right in any order of tasks. */
+ * have left: balanced whatever a tile costs, and right in any order of tasks. A task that comes late finds the slice over. */
 static void GLM_CALL slice_task(void *task, uint32_t index)
 {
     struct slice *s = task;
     uint8_t *scratch = s->work + index * task_bytes(s->be) + SHARE_BYTES;
 
-    for (uint32_t i = 0; i < s->n_task; i++) {
-        struct share *from = share_of(s, (index + i) % s->n_task);
+    for (uint32_t i = 0; i < s->be->width; i++) {
+        struct share *from = share_of(s->be, s->work, (index + i) % s->be->width);
         struct turn t = { .tile = UINT32_MAX - 1 };
-        for (;;) {
+        while (atomic_load_explicit(&from->next, memory_order_relaxed) < from->end) {
             uint32_t before = t.tile;
+            if (slice_over(s))
+                return;
             t.tile = atomic_fetch_add_explicit(&from->next, 1, memory_order_relaxed);
             if (t.tile >= from->end)
                 break;
-            t.warm = t.tile == before + 1;
+            atomic_store_explicit(&s->begun, true, memory_order_relaxed);
+            t.warm = i == 0 ? t.tile > from->begin : t.tile == before + 1;
             t.has_next = t.tile + 1 < from->end;
             op_tile(s->be, s->op, &t, scratch);
         }
@@ -138,34 +172,32 @@ static uint64_t predicted_ns(const struct tile_cost *c)
     return (b > m ? b : m) + 200;
 }
 
-/* Tiles that fit the time left, at least one per thread. */
-static uint32_t slice_tiles(const struct backend *be, const struct op_state *st, uint64_t left_ns)
+/* Without a deadline a slice goes on until somebody wants something, else as long as a unit of work may take. */
+static uint64_t slice_end(struct backend *be, uint64_t now, uint64_t deadline)
 {
-    uint64_t ns = left_ns < SLICE_NS ? left_ns : SLICE_NS;
-    uint64_t n = ns / (st->ns_per_tile ? st->ns_per_tile : 1) * be->width;
-    uint32_t left = st->n_tile - st->tile;
-    if (n < be->width)
-        n = be->width;
-    return n < left ? (uint32_t)n : left;
+    uint64_t end = now + SLICE_NS;
+    if (!deadline && atomic_load_explicit(&be->n_running, memory_order_relaxed) == 1)
+        return 0;
+    return deadline && deadline < end ? deadline : end;
 }
 
-static void slice_run(struct backend *be, const struct op *op, struct op_state *st, void *work, uint32_t n)
+static void slice_run(struct backend *be, const struct op *op, struct op_state *st, uint8_t *work, uint64_t deadline,
+    const struct stop *stop)
 {
     uint64_t begin = os_now_ns();
-    uint32_t width = n < be->width ? n : be->width;
-    struct slice s = { .be = be, .op = op, .work = work, .n_task = width };
+    uint32_t left = st->n_tile - st->tile, width = left < be->width ? left : be->width, n;
+    struct slice s = { .be = be, .op = op, .work = work, .stop = stop, .tile_ns = st->ns_per_tile };
 
-    for (uint32_t i = 0; i < width; i++) {
-        struct share *share = share_of(&s, i);
-        atomic_init(&share->next, st->tile + (uint32_t)((uint64_t)n * i / width));
-        share->end = st->tile + (uint32_t)((uint64_t)n * (i + 1) / width);
-    }
+    s.end = slice_end(be, begin, deadline);
+    atomic_init(&s.begun, false);
     pool_run(be->pool, slice_task, &s, width);
+    n = tiles_taken(be, work) - st->tile;
     st->tile += n;
-    st->ns_per_tile = (os_now_ns() - begin) * width / n;
+    if (n)
+        st->ns_per_tile = (os_now_ns() - begin) * width / n;
 }
 
-bool backend_run(struct backend *be, const struct op *op, struct op_state *st, void *work, uint64_t deadline,
+static bool op_run(struct backend *be, const struct op *op, struct op_state *st, uint8_t *work, uint64_t deadline,
     const struct stop *stop)
 {
     if (!st->planned) {
@@ -174,12 +206,21 @@ bool backend_run(struct backend *be, const struct op *op, struct op_state *st, v
         st->ns_per_tile = predicted_ns(&cost);
         st->tile = 0;
         st->planned = true;
+        share_out(be, work, st->n_tile);
     }
     while (st->tile < st->n_tile) {
-        uint64_t now = deadline ? os_now_ns() : 0;
-        slice_run(be, op, st, work, slice_tiles(be, st, deadline > now ? deadline - now : deadline ? 0 : SLICE_NS));
-        if (st->tile < st->n_tile && ((deadline && os_now_ns() >= deadline) || stop_asked(stop)))
+        slice_run(be, op, st, work, deadline, stop);
+        if (st->tile < st->n_tile && ((deadline && os_now_ns() + st->ns_per_tile > deadline) || stop_asked(stop)))
             return false;
     }
     return true;
+}
+
+bool backend_run(struct backend *be, const struct op *op, struct op_state *st, void *work, uint64_t deadline,
+    const struct stop *stop)
+{
+    atomic_fetch_add(&be->n_running, 1);
+    bool done = op_run(be, op, st, work, deadline, stop);
+    atomic_fetch_sub(&be->n_running, 1);
+    return done;
 }
