@@ -16,9 +16,9 @@ static const char neighbour[] = "def greater(size, limit):\n    return size > li
 static const char *const typed[] = { "def less(", "def less(i, acroup):\n", "def less(i, acroup):\n    return" };
 static const char behind[] = "\n";
 
-static int key_pressed(size_t i_pause, unsigned n_step)
+static int key_pressed(size_t i_pause, unsigned n_event)
 {
-    return i_pause + 1 < sizeof typed / sizeof *typed && n_step >= 3;
+    return i_pause + 1 < sizeof typed / sizeof *typed && n_event >= 1;
 }
 
 /* Asks at one pause in the typing. Returns with the suggestion as far as it came. */
@@ -30,8 +30,8 @@ static int32_t suggest(glm_session *s, size_t i_pause, char *text, size_t capaci
 
     how.budget_ns = STEP_NS;
     ev->type = GLM_EVENT_NONE;
-    for (unsigned n_step = 0; !rc && ev->type != GLM_EVENT_TURN_END; n_step++) {
-        if (key_pressed(i_pause, n_step))
+    for (unsigned n_event = 0; !rc && ev->type != GLM_EVENT_TURN_END; n_event += ev->type != GLM_EVENT_NONE) {
+        if (key_pressed(i_pause, n_event))
             glm_session_cancel(s); /* the turn's end is the next event that is not waiting already */
         rc = glm_session_step(s, &how, ev, err);
         if (!rc && ev->type == GLM_EVENT_TEXT && size + ev->text_size < capacity) {

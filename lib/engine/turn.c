@@ -268,7 +268,7 @@ static int32_t end_message(glm_session *s, uint32_t reason, glm_error *err)
         return end_code(s, reason, err);
     whole = !(limit && stream_drop_partial(t->stream));
     rc = stream_end(t->stream, limit, &sink, &finish, err);
-    if (!rc && answer_end(s))
+    if (rc == GLM_ENOMEM || (!rc && answer_end(s)))
         rc = err_nomem(err, "the answer's text");
     if (rc)
         return rc;
@@ -328,7 +328,9 @@ static int32_t take(glm_session *s, int32_t id, glm_error *err)
         ids_put(&s->queue, id);
     if (!rc && text_loop_put(&t->loop, id, &period, &length))
         rc = loop_event(s, period, length);
-    return rc || !s->queue.failed ? rc : err_nomem(err, "token ids");
+    if (rc == GLM_ENOMEM || s->queue.failed) /* sinks cannot say it */
+        rc = err_nomem(err, "a token's events");
+    return rc;
 }
 
 int32_t turn_settle(glm_session *s, glm_error *err)
