@@ -12,7 +12,12 @@ CHUNK = 1 << 16
 
 
 class CommandFailed(Exception):
-    """The command died, hung, or answered what is no answer. The next request starts it anew."""
+    """The command died, hung, or answered what is no answer. The next request starts it anew. status is its exit status
+    (below 0: the signal), said what it wrote to stderr."""
+
+    def __init__(self, what, status=None, said=""):
+        super().__init__(f"{what} (status {status}){': ' + said if said else ''}")
+        self.status, self.said = status, said
 
 
 def unpack(packed, unzstd, folder):
@@ -75,7 +80,7 @@ class Constrain:
         self.errors.seek(0)
         said = self.errors.read().decode("utf-8", "replace").strip()[-2000:]
         self.close()
-        raise CommandFailed(f"{what} (status {status}){': ' + said if said else ''}")
+        raise CommandFailed(what, status, said)
 
     def _line(self):
         """The next line of its output."""

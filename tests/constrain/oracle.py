@@ -1,0 +1,128 @@
+"""The independent judge: the package jsonschema, with the keywords redone in which its versions, or Python, differ from
+the standard: equality of true and 1, exact multiples, ASCII classes in patterns, and the formats that are asserted."""
+import datetime
+import ipaddress
+import re
+from fractions import Fraction
+
+import jsonschema
+
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+
+
+def key(value):
+    """Equal for values that JSON Schema calls equal, and hashable."""
+    if isinstance(value, bool) or value is None:
+        return ("literal", value)
+    if isinstance(value, (int, float)):
+        return ("number", value)
+    if isinstance(value, str):
+        return ("string", value)
+    if isinstance(value, list):
+        return ("array", tuple(map(key, value)))
+    return ("object", frozenset((name, key(v)) for name, v in value.items()))
+
+
+def exact(number):
+    """A number as it is spelled in decimal."""
+    return Fraction(repr(number)) if isinstance(number, float) else Fraction(number)
+
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def no(message):
+    return jsonschema.ValidationError(message)
+
+
+def enum(_, allowed, instance, __):
+    if key(instance) not in map(key, allowed):
+        yield no("not in enum")
+
+
+def const(_, allowed, instance, __):
+    if key(instance) != key(allowed):
+        yield no("not the constant")
+
+
+def unique_items(_, wanted, instance, __):
+    if wanted and isinstance(instance, list) and len(set(map(key, instance))) < len(instance):
+        yield no("items are equal")
+
+
+def multiple_of(_, of, instance, __):
+    if is_number(instance) and exact(instance) % exact(of):
+        yield no("no multiple")
+
+
+def pattern(_, expression, instance, __):
+    if expression.endswith("$") and not expression.endswith("\\$"):
+        expression = expression[:-1] + r"\Z"  # in Python, $ is before a last newline too
+    if isinstance(instance, str) and not re.search(expression, instance, re.ASCII):
+        yield no("no match")
+
+
+KEYWORDS = {"enum": enum, "const": const, "uniqueItems": unique_items, "multipleOf": multiple_of, "pattern": pattern}
+
+
+# ---- formats, as RFC 3339, 4122 and 2673 have them
+
+DATE, TIME = r"(\d{4}-\d\d-\d\d)", r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
+
+
+def is_date(text):
+    if not re.fullmatch(DATE, text, re.ASCII):
+        return False
+    try:
+        datetime.date(*map(int, text.split("-")))
+    except ValueError:
+        return False
+    return True
+
+
+def is_time(text):
+    """Without leap seconds: none is drawn."""
+    return bool(re.fullmatch(TIME, text, re.ASCII))
+
+
+def is_date_time(text):
+    return len(text) > 11 and text[10] in "Tt" and is_date(text[:10]) and is_time(text[11:])
+
+
+def is_uuid(text):
+    return bool(re.fullmatch("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text))
+
+
+def is_ipv4(text):
+    part = "(0|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])"
+    return bool(re.fullmatch(rf"{part}(\.{part}){{3}}", text))
+
+
+def is_ipv6(text):
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+FORMATS = {"date": is_date, "time": is_time, "date-time": is_date_time, "uuid": is_uuid, "ipv4": is_ipv4, "ipv6": is_ipv6}
+
+
+def checked_format(_, name, instance, __):
+    if isinstance(instance, str) and name in FORMATS and not FORMATS[name](instance):
+        yield no(f"not a {name}")
+
+
+class Oracle:
+    """Says of values whether a schema allows them. RecursionError: the schema goes round without end."""
+
+    def __init__(self, schema):
+        draft7 = isinstance(schema, dict) and schema.get("$schema") == DRAFT_7
+        base = jsonschema.Draft7Validator if draft7 else jsonschema.Draft202012Validator
+        base.check_schema(schema)
+        self.validator = jsonschema.validators.extend(base, {**KEYWORDS, "format": checked_format})(schema)
+
+    def allows(self, value):
+        return self.validator.is_valid(value)
