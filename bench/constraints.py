@@ -284,17 +284,19 @@ def main():
     arguments = parser.parse_args()
     entries = chosen(arguments)
     engines = []
-    if arguments.only != "llguidance":
-        engines.append(Ours(arguments.glm45, arguments.model, arguments.limit))
-    if arguments.only != "glm45":
-        engines.append(Rival(arguments.model))
-        print(f"rival: {engines[-1].version}")
     try:
+        if arguments.only != "llguidance":
+            engines.append(Ours(arguments.glm45, arguments.model, arguments.limit))
+        if arguments.only != "glm45":
+            engines.append(Rival(arguments.model))
+            print(f"rival: {engines[-1].version}")
         if arguments.show:
             for entry in entries:
                 one(entry, engines)
             return 0
         tallies = run(entries, engines, arguments.repeat)
+    except CommandFailed as e:
+        sys.exit(f"{arguments.glm45} constrain: {e}")
     finally:
         for engine in engines:
             engine.close()

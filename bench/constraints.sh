@@ -26,7 +26,8 @@ if [ ! -x "$work/venv/bin/python" ]; then
     echo "== a Python environment in $work/venv" >&2
     python3 -m venv "$work/venv"
 fi
-"$work/venv/bin/python" -c 'import llguidance' 2>/dev/null || "$work/venv/bin/pip" install --quiet llguidance
+# One version, so that the figures of two days can be compared.
+"$work/venv/bin/python" -c 'import llguidance' 2>/dev/null || "$work/venv/bin/pip" install --quiet llguidance==1.9.1
 if [ ! -f "$work/tokenizer.json" ]; then
     build/tests/unzstd <tests/data/tokenizer.json.zst >"$work/tokenizer.json.part"
     mv "$work/tokenizer.json.part" "$work/tokenizer.json"

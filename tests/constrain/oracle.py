@@ -116,13 +116,14 @@ def checked_format(_, name, instance, __):
 
 
 class Oracle:
-    """Says of values whether a schema allows them. RecursionError: the schema goes round without end."""
+    """Says of values whether a schema allows them, by the draft that it names, 2020-12 if none. RecursionError: the schema
+    goes round without end."""
 
     def __init__(self, schema):
-        draft7 = isinstance(schema, dict) and schema.get("$schema") == DRAFT_7
-        base = jsonschema.Draft7Validator if draft7 else jsonschema.Draft202012Validator
+        base = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
         base.check_schema(schema)
-        self.validator = jsonschema.validators.extend(base, {**KEYWORDS, "format": checked_format})(schema)
+        redone = {word: check for word, check in KEYWORDS.items() if word in base.VALIDATORS}
+        self.validator = jsonschema.validators.extend(base, {**redone, "format": checked_format})(schema)
 
     def allows(self, value):
         return self.validator.is_valid(value)
