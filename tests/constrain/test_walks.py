@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Random walks through the masks of random schemas, and of tools in both dialects: every text that ends is valid by the
+package jsonschema, and no walk meets a dead end. The walker (walk.c) also checks the masks against what is accepted, going
+back, and forced tokens. Exit 77: the package jsonschema is missing.
+"""
+import argparse
+import collections
+import json
+import pathlib
+import random
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+try:
+    from oracle import Oracle
+except ImportError as missing:
+    print(f"SKIP: {missing} (Debian: python3-jsonschema)")
+    sys.exit(77)
+from command import CommandFailed, Constrain, spelled, unpack  # noqa: E402
+from random_schemas import Schemas  # noqa: E402
+
+FINE = ("end", "long")
+
+
+def strict(text):
+    """The value of a JSON text; ValueError where it is none, has a key twice, or a number beyond every double."""
+    def one_each(pairs):
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a key twice")
+        return dict(pairs)
+
+    def none(name):
+        raise ValueError(f"{name} is no JSON")
+    return json.loads(text, object_pairs_hook=one_each, parse_constant=none)
+
+
+class Run:
+    def __init__(self, walker, most):
+        self.walker, self.most = walker, most
+        self.counts, self.wrong = collections.Counter(), collections.Counter()
+        self.shown = set()
+
+    def fail(self, what, schema, text, why=""):
+        """Counts a failure; the first of each kind and schema is printed."""
+        self.wrong[what] += 1
+        if (what, spelled(schema)) not in self.shown and len(self.shown) < self.most:
+            self.shown.add((what, spelled(schema)))
+            print(f"{what}: schema {spelled(schema)[:1500]}\n  text {text[:600]!r}\n  {why}", flush=True)
+
+    def ask(self, request, schema):
+        """The walks of a request, or none."""
+        try:
+            answer = self.walker.ask_line(json.dumps(request).encode())
+        except CommandFailed as e:
+            self.fail("failed", schema, "", str(e))
+            return []
+        if answer["error"] is not None:
+            self.counts["refused"] += 1
+            return []
+        self.counts["compiled"] += 1
+        return answer["walks"]
+
+    def schema(self, schema, seed, n):
+        """Walks of a schema."""
+        try:
+            oracle = Oracle(schema)
+        except Exception:  # its own draft does not call it a schema
+            return
+        for walk in self.ask({"schema": schema, "walks": n, "seed": seed}, schema):
+            self.counts[walk["end"] if walk["end"] in FINE else "faults"] += 1
+            if walk["end"] not in FINE:
+                self.fail(walk["end"], schema, walk["text"])
+            if walk["end"] == "end":
+                self.judge(oracle, schema, walk["text"])
+
+    def judge(self, oracle, schema, text):
+        try:
+            if not oracle.allows(strict(text)):
+                self.fail("invalid", schema, text, "; ".join(
+                    f"{'/'.join(map(str, e.absolute_path))}: {e.message[:200]}" for e in oracle.validator.iter_errors(strict(text))))
+        except RecursionError:
+            self.counts["not judged"] += 1
+        except (ValueError, OverflowError) as e:
+            if "Infinity" in repr(e) or "infinity" in str(e):
+                self.counts["not judged"] += 1  # a number beyond every double
+            else:
+                self.fail("no JSON", schema, text, str(e))
+
+    def tools(self, tools, template, seed, n):
+        """Walks of turns that must call one of some tools."""
+        declared = {t["function"]["name"]: t["function"]["parameters"] for t in tools}
+        request = {"tools": tools, "template": template, "walks": n, "seed": seed}
+        for walk in self.ask(request, list(declared.values())):
+            self.counts["turns" if walk["end"] in FINE else "faults"] += 1
+            if walk["end"] not in FINE:
+                self.fail(walk["end"], tools, walk["text"])
+            if walk["end"] == "end" and not walk["calls"]:
+                self.fail("no call", tools, walk["text"])
+            for call in walk["calls"]:
+                self.counts["calls"] += 1
+                schema = declared.get(call["name"])
+                if schema is None:
+                    self.fail("undeclared tool", tools, walk["text"], call["name"])
+                elif set(strict(call["arguments"])) - set(schema.get("properties", {})):
+                    self.fail("undeclared key", schema, walk["text"], call["arguments"])
+                else:
+                    self.judge(Oracle(schema), schema, call["arguments"])
+
+
+def random_schemas(run, arguments):
+    draw = Schemas(random.Random(arguments.seed))
+    for i in range(arguments.schemas):
+        run.schema(draw.draw(), i + 1, arguments.walks)
+
+
+def file_schemas(run, arguments):
+    """A file's own schemas, such as MaskBench's."""
+    for i, line in enumerate(open(arguments.file, encoding="utf-8")):
+        run.schema(json.loads(line)["schema"], i + arguments.seed, arguments.walks)
+        if i % 200 == 199:
+            print(f"  line {i + 1}: {dict(run.counts)}, wrong {dict(run.wrong)}", file=sys.stderr)
+
+
+def all_tools(run, arguments):
+    tools = [json.loads(line) for line in open(arguments.data / "call_tools.jsonl", "rb")]
+    for template in ("4.5", "4.7"):
+        for i in range(len(tools)):
+            run.tools([tools[i]], template, arguments.seed + i, arguments.turns)
+            run.tools([tools[(i + 9 * k) % len(tools)] for k in range(4)], template, arguments.seed + i, arguments.turns)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("walker")
+    parser.add_argument("unzstd")
+    parser.add_argument("data", type=pathlib.Path, help="the folder tests/data")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--schemas", type=int, default=1500)
+    parser.add_argument("--walks", type=int, default=8, help="walks a schema")
+    parser.add_argument("--turns", type=int, default=20, help="turns a tool")
+    parser.add_argument("--file", help="walk this file's schemas instead ({\"schema\"} a line)")
+    parser.add_argument("--explain", type=int, default=12, help="how many failures are shown")
+    parser.add_argument("--model", help="another tokenizer than the family's")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = arguments.model or unpack(arguments.data / "tokenizer.json.zst", arguments.unzstd, folder)
+        with Constrain(arguments.walker, model) as walker:
+            run = Run(walker, arguments.explain)
+            if arguments.file:
+                file_schemas(run, arguments)
+            else:
+                random_schemas(run, arguments)
+                all_tools(run, arguments)
+    print(f"seed {arguments.seed}: {dict(run.counts)}; wrong: {dict(run.wrong) or 'none'}")
+    too_few = run.counts["end"] < run.counts["compiled"] or not arguments.file and run.counts["calls"] < 50 * arguments.turns
+    if too_few:
+        print("too few texts came to their end: this says little")
+    return bool(run.wrong) or too_few
+
+
+if __name__ == "__main__":
+    sys.exit(main())
