@@ -1,5 +1,5 @@
-"""The independent judge: the package jsonschema, with the keywords redone in which its versions, or Python, differ from
-the standard: equality of true and 1, exact multiples, ASCII classes in patterns, and the formats that are asserted."""
+"""The independent judge: the package jsonschema, with what its versions, or Python, have otherwise than the standard redone:
+equality of true and 1, exact multiples, patterns as ECMA-262 reads them, and the formats that are asserted."""
 import datetime
 import ipaddress
 import re
@@ -56,14 +56,55 @@ def multiple_of(_, of, instance, __):
         yield no("no multiple")
 
 
-def pattern(_, expression, instance, __):
-    if expression.endswith("$") and not expression.endswith("\\$"):
-        expression = expression[:-1] + r"\Z"  # in Python, $ is before a last newline too
-    if isinstance(instance, str) and not re.search(expression, instance, re.ASCII):
-        yield no("no match")
+KEYWORDS = {"enum": enum, "const": const, "uniqueItems": unique_items, "multipleOf": multiple_of}
 
 
-KEYWORDS = {"enum": enum, "const": const, "uniqueItems": unique_items, "multipleOf": multiple_of, "pattern": pattern}
+# ---- patterns: an ECMA-262 expression with the u flag in Python's words
+
+SPACE = r"\t\n\v\f\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+OUTSIDE = {"d": "[0-9]", "D": "[^0-9]", "w": "[A-Za-z0-9_]", "W": "[^A-Za-z0-9_]", "s": f"[{SPACE}]", "S": f"[^{SPACE}]", "/": "/"}
+INSIDE = {"d": "0-9", "w": "A-Za-z0-9_", "s": SPACE, "/": "/", "b": r"\x08"}
+
+
+def python_pattern(expression):
+    """The same expression for Python's re. What has no counterpart is left and fails, or not, by itself."""
+    out, i, in_class = [], 0, False
+    while i < len(expression):
+        c = expression[i]
+        i += 1
+        if c == "\\" and i < len(expression):
+            known = INSIDE if in_class else OUTSIDE
+            out.append(known.get(expression[i], c + expression[i]))
+            i += 1
+        elif in_class:
+            in_class = c != "]"
+            out.append("\\[" if c == "[" else c)
+        elif c == "[":
+            in_class = True
+            out.append(c)
+        elif expression.startswith("(?<", i - 1) and expression[i + 2:i + 3] not in ("=", "!"):
+            out.append("(?P<")
+            i += 2
+        else:
+            out.append({".": r"[^\n\r\u2028\u2029]", "$": r"\Z"}.get(c, c))
+    return "".join(out)
+
+
+def with_python_patterns(schema):
+    """The schema with its patterns so translated, wherever they stand."""
+    if isinstance(schema, list):
+        return [with_python_patterns(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    out = {}
+    for word, value in schema.items():
+        if word == "pattern" and isinstance(value, str):
+            out[word] = python_pattern(value)
+        elif word == "patternProperties" and isinstance(value, dict):
+            out[word] = {python_pattern(name): with_python_patterns(part) for name, part in value.items()}
+        else:
+            out[word] = value if word in ("enum", "const") else with_python_patterns(value)
+    return out
 
 
 # ---- formats, as RFC 3339, 4122 and 2673 have them
@@ -121,6 +162,7 @@ class Oracle:
 
     def __init__(self, schema):
         base = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+        schema = with_python_patterns(schema)
         base.check_schema(schema)
         redone = {word: check for word, check in KEYWORDS.items() if word in base.VALIDATORS}
         self.validator = jsonschema.validators.extend(base, {**redone, "format": checked_format})(schema)

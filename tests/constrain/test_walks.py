@@ -8,17 +8,18 @@ import collections
 import json
 import pathlib
 import random
+import re
 import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 try:
-    from oracle import Oracle
+    from oracle import Oracle, python_pattern
 except ImportError as missing:
     print(f"SKIP: {missing} (Debian: python3-jsonschema)")
     sys.exit(77)
 from command import CommandFailed, Constrain, spelled, unpack  # noqa: E402
-from random_schemas import Schemas  # noqa: E402
+from random_schemas import WORDS, Patterns, Schemas  # noqa: E402
 
 FINE = ("end", "long")
 
@@ -108,6 +109,36 @@ class Run:
                     self.judge(Oracle(schema), schema, call["arguments"])
 
 
+    def others(self, request, seed, n, allows):
+        """Walks of a regular expression, a choice, or any object."""
+        for walk in self.ask({**request, "walks": n, "seed": seed}, request):
+            self.counts[walk["end"] if walk["end"] in FINE else "faults"] += 1
+            if walk["end"] not in FINE:
+                self.fail(walk["end"], request, walk["text"])
+            elif walk["end"] == "end" and not allows(walk["text"]):
+                self.fail("invalid", request, walk["text"])
+
+
+def is_object(text):
+    try:
+        return isinstance(strict(text), dict)
+    except ValueError:
+        return False
+
+
+def other_kinds(run, arguments):
+    patterns = Patterns(random.Random(arguments.seed))
+    for i in range(arguments.schemas // 5):
+        pattern = patterns.draw()
+        # As a whole: the expression's ends are the text's.
+        whole = re.compile(f"(?:{python_pattern(pattern)})")
+        run.others({"regex": pattern}, i + 1, arguments.walks, lambda text: whole.fullmatch(text) is not None)
+    for i in range(20):
+        choices = patterns.rng.sample(WORDS[1:], 4)
+        run.others({"choices": choices}, i + 1, arguments.walks, lambda text: text in choices)
+    run.others({}, arguments.seed, 100, is_object)
+
+
 def random_schemas(run, arguments):
     draw = Schemas(random.Random(arguments.seed))
     for i in range(arguments.schemas):
@@ -151,6 +182,7 @@ def main():
                 file_schemas(run, arguments)
             else:
                 random_schemas(run, arguments)
+                other_kinds(run, arguments)
                 all_tools(run, arguments)
     print(f"seed {arguments.seed}: {dict(run.counts)}; wrong: {dict(run.wrong) or 'none'}")
     too_few = run.counts["end"] < run.counts["compiled"] or not arguments.file and run.counts["calls"] < 50 * arguments.turns

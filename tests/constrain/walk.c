@@ -1,5 +1,5 @@
-/* walk.c: random walks through a constraint. Reads lines {"schema" | "tools", "template", "walks", "seed"}, and takes, token by
- * token, what the masks allow, until the text may end and a coin says so. Writes {"error": null or {"pointer", "message"},
+/* walk.c: random walks through a constraint. Reads lines {"schema" | "regex" | "choices" | "tools", "template", "walks", "seed"},
+ * and takes, token by token, what the masks allow, until the text may end and a coin says so. Writes {"error": null or {"pointer", "message"},
  * "walks": [{"text", "end", "calls"}]}: end is "end"; "long", where the walk was given up; or what is wrong with the engine:
  * a dead end, a mask that does not agree with what is accepted, that is another one after going back, a forced token that is
  * not what comes. Whether a text is valid, the reader of this judges.
@@ -316,11 +316,26 @@ static void put_error(struct buf *out, const glm_error *err)
     buf_str(out, "}, \"walks\": []}");
 }
 
+static struct con_spec spec_of(const struct json *root)
+{
+    const struct json *regex = json_get(root, "regex"), *name = json_get(root, "template");
+    struct con_spec spec = { .schema = json_get(root, "schema"), .choices = json_get(root, "choices"),
+        .tools = json_get(root, "tools"), .family = name && json_is_text(name, "4.7") ? CHAT_47 : CHAT_45 };
+
+    spec.kind = spec.tools ? CON_TURN : regex ? CON_REGEX : spec.choices ? CON_CHOICE : spec.schema ? CON_SCHEMA : CON_OBJECT;
+    if (regex) {
+        spec.regex = regex->text;
+        spec.regex_size = regex->size;
+    }
+    if (spec.tools)
+        spec.choice = CON_REQUIRED;
+    return spec;
+}
+
 static int32_t answer(struct lines *l, struct walker *w, const struct json *tools, glm_error *err)
 {
-    const struct json *root = l->doc.root, *name = json_get(root, "template");
-    struct con_spec spec = { .kind = tools ? CON_TURN : CON_SCHEMA, .schema = json_get(root, "schema"), .tools = tools,
-        .choice = tools ? CON_REQUIRED : CON_AUTO, .family = name && json_is_text(name, "4.7") ? CHAT_47 : CHAT_45 };
+    const struct json *root = l->doc.root;
+    struct con_spec spec = spec_of(root);
     struct con_grammar *g = NULL;
     struct tool_types *types = NULL;
     uint64_t n = 1, seed = 1;
