@@ -1,6 +1,6 @@
 /* walk.c: random walks through a constraint. Reads lines {"schema" | "regex" | "choices" | "tools", "template", "walks", "seed"},
  * and takes, token by token, what the masks allow, until the text may end and a coin says so. Writes {"error": null or {"pointer", "message"},
- * "walks": [{"text", "end", "calls"}]}: end is "end"; "long", where the walk was given up; or what is wrong with the engine:
+ * "walks": [{"end", "why", "text", "calls"}]}: end is "end"; "long", where the walk was given up; or what is wrong with the engine:
  * a dead end, a mask that does not agree with what is accepted, that is another one after going back, a forced token that is
  * not what comes. Whether a text is valid, the reader of this judges.
  */
@@ -30,6 +30,7 @@ struct walker {
     struct buf expected; /* what forced tokens said must come, from expected_at of the text on */
     size_t expected_at;
     const char *wrong;
+    glm_error why; /* the library's own words about it, if it has any */
 };
 
 static uint64_t draw(struct walker *w)
@@ -170,11 +171,10 @@ static void compare_expected(struct walker *w)
 
 static bool take(struct walker *w, struct con_run *run, int32_t id)
 {
-    glm_error err = GLM_ERROR_INIT;
     size_t size;
     const char *bytes = tok_bytes(w->tok, id, &size);
 
-    if (con_accept(run, id, &err)) {
+    if (con_accept(run, id, &w->why)) {
         w->wrong = "refused a token of its mask";
         return false;
     }
@@ -214,18 +214,18 @@ static void retrace(struct walker *w, struct con_run *run)
 /* One walk; how it ended. */
 static const char *walk(struct walker *w, struct con_run *run, bool is_text)
 {
-    glm_error err = GLM_ERROR_INIT;
     uint32_t style = (uint32_t)(draw(w) % 3), hurry = HURRY + (uint32_t)(draw(w) % HURRY);
     size_t n = 0;
     const char *end = "long";
 
     w->ids.n = 0;
     w->wrong = NULL;
+    w->why = (glm_error)GLM_ERROR_INIT;
     buf_clear(&w->text);
     buf_clear(&w->expected);
     w->expected_at = 0;
     for (; n < STEPS_MAX && !w->wrong; n++) {
-        if (con_mask(run, w->mask, &err)) {
+        if (con_mask(run, w->mask, &w->why)) {
             w->wrong = "no mask";
             break;
         }
@@ -298,6 +298,8 @@ static int32_t put_walk(struct walker *w, struct buf *out, struct con_grammar *g
     con_close(run);
     buf_str(out, "{\"end\": ");
     json_put_string(out, end, strlen(end));
+    buf_str(out, ", \"why\": ");
+    json_put_string(out, w->why.message, strlen(w->why.message));
     buf_str(out, ", \"text\": ");
     json_put_string(out, w->text.data, utf8_valid_prefix(w->text.data, w->text.size));
     buf_str(out, ", \"calls\": [");
