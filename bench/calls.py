@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Samples tool calls from a model, hot, and validates every call's arguments with the package jsonschema. Nothing that a
-model says may make a call invalid: the status is 1 if one is, or if fewer calls than asked for came to their end.
+"""Samples tool calls from a model, hot, and validates every call's arguments with the package jsonschema. Nothing that
+a model says may make a call invalid: the status is 1 if one is, or if fewer calls than asked for came to their end.
 
     glm45 synth --shape models/nano --tokenizer models/nano/tokenizer.json --format hf -o build/random-nano
     python3 bench/calls.py models/nano build/random-nano --calls 10000
@@ -67,8 +67,10 @@ class Tally:
         strange = set(arguments) - set(schema.get("properties", {}))
         if strange:
             return f"keys that are not declared: {sorted(strange)}"
-        return None if oracle.allows(arguments) else "; ".join(
-            f"{'/'.join(map(str, e.absolute_path))}: {e.message[:200]}" for e in oracle.validator.iter_errors(arguments))
+        if oracle.allows(arguments):
+            return None
+        errors = oracle.validator.iter_errors(arguments)
+        return "; ".join(f"{'/'.join(map(str, e.absolute_path))}: {e.message[:200]}" for e in errors)
 
 
 def sample(model, tools, arguments, tally):
@@ -91,14 +93,15 @@ def sample(model, tools, arguments, tally):
         seed += 1
         if time.monotonic() - last > 10:
             last = time.monotonic()
-            print(f"  {tally.n_calls} calls in {seed - arguments.seed} turns, {len(tally.bad)} invalid", file=sys.stderr)
+            print(f"  {seed - arguments.seed} turns: {tally.n_calls} calls, {len(tally.bad)} invalid", file=sys.stderr)
 
 
 def show(path, tally, tools, seconds):
     missing = [t["function"]["name"] for t in tools if not tally.per_tool[t["function"]["name"]]]
     mean = sum(tally.lengths) / len(tally.lengths) if tally.lengths else 0
-    print(f"{path}: {tally.n_calls} calls of {len(tally.per_tool)} tools, {len(tally.bad)} invalid; {len(tally.distinct)} distinct, "
-          f"{mean:.0f} characters of arguments on average; turns ended as {dict(tally.ends)}; {seconds:.0f} s")
+    print(f"{path}: {tally.n_calls} calls of {len(tally.per_tool)} tools, {len(tally.bad)} invalid; "
+          f"{len(tally.distinct)} distinct, {mean:.0f} characters of arguments on average; "
+          f"turns ended as {dict(tally.ends)}; {seconds:.0f} s")
     if missing:
         print(f"  never called to the end: {', '.join(missing)}")
     for seed, name, text, why in tally.bad[:20]:

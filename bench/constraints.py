@@ -2,12 +2,12 @@
 """Runs MaskBench through `glm45 constrain` and the package llguidance, schema by schema in turns, and prints both side
 by side. MaskBench is a file of lines {"id", "schema", "tests": [{"valid", "data"}]}.
 
-Per schema: compile; per test, json.dumps(data, ensure_ascii=False) is tokenized and walked: the mask of the vocabulary is
-computed, the token must be in it, the next one follows; after the last token the end must be allowed. A valid instance
-must be walked to the end, an invalid one must be refused somewhere. A schema that is refused when it is compiled does not
-pass, but is no error; an instance that comes out wrong is. Each schema is compiled and walked --repeat times, and each
-step's shortest time counts: a busy machine stretches some at random. Status 1: an invalid instance was accepted, or the
-program died or hung.
+Per schema: compile; per test, json.dumps(data, ensure_ascii=False) is tokenized and walked: the mask of the vocabulary
+is computed, the token must be in it, the next one follows; after the last token the end must be allowed. A valid
+instance must be walked to the end, an invalid one must be refused somewhere. A schema that is refused when it is
+compiled does not pass, but is no error; an instance that comes out wrong is. Each schema is compiled and walked
+--repeat times, and each step's shortest time counts: a busy machine stretches some at random. Status 1: an invalid
+instance was accepted, or the program died or hung.
 """
 import argparse
 import ctypes

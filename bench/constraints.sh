@@ -32,4 +32,5 @@ if [ ! -f "$work/tokenizer.json" ]; then
     build/tests/unzstd <tests/data/tokenizer.json.zst >"$work/tokenizer.json.part"
     mv "$work/tokenizer.json.part" "$work/tokenizer.json"
 fi
-exec "$work/venv/bin/python" bench/constraints.py "$maskbench" --glm45 build/tools/glm45 --model "$work/tokenizer.json" "$@"
+exec "$work/venv/bin/python" bench/constraints.py "$maskbench" --glm45 build/tools/glm45 \
+    --model "$work/tokenizer.json" "$@"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Asks the constraint engine about many more instances of MaskBench's schemas than the file has: its own, each changed a
-little in many places, and judged by the package jsonschema. What is found here would be found by another sample of the
-same sources. Schemas of which the judge gets one of the file's own instances wrong (a dialect, a format that it does not
-know) are left out, and so are those that are refused.
+"""Asks the constraint engine about many more instances of MaskBench's schemas than the file has: its own, each changed
+a little in many places, and judged by the package jsonschema. What is found here would be found by another sample of
+the same sources. Schemas of which the judge gets one of the file's own instances wrong (a dialect, a format that it
+does not know) are left out, and so are those that are refused.
 
 An accepted invalid instance is a defect and makes the status 1. A refused valid one is printed too, but the judge does
 not assert most formats, so that it may be right to refuse it.

@@ -1,5 +1,5 @@
-"""The independent judge: the package jsonschema, with what its versions, or Python, have otherwise than the standard redone:
-equality of true and 1, exact multiples, patterns as ECMA-262 reads them, and the formats that are asserted."""
+"""The independent judge: the package jsonschema, with what its versions, or Python, have otherwise than the standard
+redone: equality of true and 1, exact multiples, patterns as ECMA-262 reads them, and the formats that are asserted."""
 import datetime
 import ipaddress
 import re
@@ -62,7 +62,8 @@ KEYWORDS = {"enum": enum, "const": const, "uniqueItems": unique_items, "multiple
 # ---- patterns: an ECMA-262 expression with the u flag in Python's words
 
 SPACE = r"\t\n\v\f\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
-OUTSIDE = {"d": "[0-9]", "D": "[^0-9]", "w": "[A-Za-z0-9_]", "W": "[^A-Za-z0-9_]", "s": f"[{SPACE}]", "S": f"[^{SPACE}]", "/": "/"}
+OUTSIDE = {"d": "[0-9]", "D": "[^0-9]", "w": "[A-Za-z0-9_]", "W": "[^A-Za-z0-9_]", "s": f"[{SPACE}]",
+           "S": f"[^{SPACE}]", "/": "/"}
 INSIDE = {"d": "0-9", "w": "A-Za-z0-9_", "s": SPACE, "/": "/", "b": r"\x08"}
 
 
@@ -148,7 +149,8 @@ def is_ipv6(text):
     return "%" not in text
 
 
-FORMATS = {"date": is_date, "time": is_time, "date-time": is_date_time, "uuid": is_uuid, "ipv4": is_ipv4, "ipv6": is_ipv6}
+FORMATS = {"date": is_date, "time": is_time, "date-time": is_date_time, "uuid": is_uuid, "ipv4": is_ipv4,
+           "ipv6": is_ipv6}
 
 
 def checked_format(_, name, instance, __):
@@ -157,8 +159,8 @@ def checked_format(_, name, instance, __):
 
 
 class Oracle:
-    """Says of values whether a schema allows them, by the draft that it names, 2020-12 if none. RecursionError: the schema
-    goes round without end."""
+    """Says of values whether a schema allows them, by the draft that it names, 2020-12 if none. RecursionError: the
+    schema goes round without end."""
 
     def __init__(self, schema):
         base = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)

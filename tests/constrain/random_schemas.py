@@ -5,15 +5,17 @@ import re
 from oracle import DRAFT_7
 
 KEYS = ["a", "b", "c", "ab", "a1", "", "é", "x y", "q\"t", "n\nl"]
-WORDS = ["", "a", "b", "ab", "ba", "aab", "a1", "0", "12", "-", "é", "日本", "😀", "a b", "q\"t", "back\\", "tab\t", "n\nl",
-         "/", "true", "null", "ccccccc"]
+WORDS = ["", "a", "b", "ab", "ba", "aab", "a1", "0", "12", "-", "é", "日本", "😀", "a b", "q\"t", "back\\", "tab\t",
+         "n\nl", "/", "true", "null", "ccccccc"]
 NUMBERS = [0, 1, -1, 2, 3, 5, 7, 10, 12, 99, 100, -10, 0.5, 1.0, 1.5, -0.5, 0.1, 0.3, 2.25, -3.0, 1e20, 1.5e-07,
            12345678901234567890, 2**53 + 1, -2**31]
 FORMATS = {
     "date": ["2024-02-29", "2023-02-29", "1999-12-31", "1999-13-01", "2000-1-1"],
     "time": ["12:00:00Z", "23:59:59+01:00", "24:00:00Z", "12:00:00", "12:00:00.25z", "1:00:00Z"],
-    "date-time": ["2024-02-29T12:00:00Z", "2023-02-29T12:00:00Z", "2024-01-01 12:00:00Z", "1990-01-01T00:00:00.5+00:30"],
-    "uuid": ["2eb8aa08-aa98-11ea-b4aa-73b441d16380", "2eb8aa08-aa98-11ea-b4aa-73b441d1638", "2EB8AA08-AA98-11EA-B4AA-73B441D16380"],
+    "date-time": ["2024-02-29T12:00:00Z", "2023-02-29T12:00:00Z", "2024-01-01 12:00:00Z",
+                  "1990-01-01T00:00:00.5+00:30"],
+    "uuid": ["2eb8aa08-aa98-11ea-b4aa-73b441d16380", "2eb8aa08-aa98-11ea-b4aa-73b441d1638",
+             "2EB8AA08-AA98-11EA-B4AA-73B441D16380"],
     "ipv4": ["127.0.0.1", "256.1.1.1", "1.2.3", "01.2.3.4", "255.255.255.255"],
     "ipv6": ["::1", "1:2:3:4:5:6:7:8", "12345::", "::ffff:1.2.3.4", "1::2::3"],
     "no-such-format": ["anything"],
@@ -41,12 +43,14 @@ class Patterns:
         return junk(not start) + self._sample(tree) + junk(not end)
 
     def _piece(self, depth):
-        kind = self.rng.choices(["char", "class", "any", "either", "many"], [5, 4, 1, 2 * (depth > 0), 3 * (depth > 0)])[0]
+        kinds, shares = ["char", "class", "any", "either", "many"], [5, 4, 1, 2 * (depth > 0), 3 * (depth > 0)]
+        kind = self.rng.choices(kinds, shares)[0]
         if kind == "char":
             return "char", self.rng.choice("ab01-é")
         if kind == "class":
-            return "class", self.rng.choice([("[a-c]", "abc"), ("[0-9]", "0159"), ("\\d", "0189"), ("[^a]", "b-0é😀"),
-                                             ("[^0-9a]", "bz-é"), ("[ab-]", "ab-"), ("[A-Fa-f0-9]", "AFaf09")])
+            return "class", self.rng.choice([("[a-c]", "abc"), ("[0-9]", "0159"), ("\\d", "0189"),
+                                             ("[^a]", "b-0é😀"), ("[^0-9a]", "bz-é"), ("[ab-]", "ab-"),
+                                             ("[A-Fa-f0-9]", "AFaf09")])
         if kind == "any":
             return "class", (".", "ab-é日😀")
         if kind == "either":
@@ -110,7 +114,8 @@ class Schemas:
         return {"$schema": DRAFT_7, **schema} if self.draft7 else schema
 
     def schema(self, depth):
-        kinds = {"any": 0.4, "none": 0.1, "values": 2, "string": 3, "number": 3, "literal": 0.7, "types": 1, "untyped": 0.7}
+        kinds = {"any": 0.4, "none": 0.1, "values": 2, "string": 3, "number": 3, "literal": 0.7, "types": 1,
+                 "untyped": 0.7}
         if depth > 0:
             kinds.update({"array": 4, "object": 6, "both": 3, "join": 3, "not": 0.8, "if": 1})
         if self.names:
@@ -259,7 +264,8 @@ class Schemas:
 
     def value(self, depth):
         """Any value."""
-        kind = self.rng.choices(["literal", "number", "string", "array", "object"], [2, 3, 4, depth > 0, 2 * (depth > 0)])[0]
+        kinds, shares = ["literal", "number", "string", "array", "object"], [2, 3, 4, depth > 0, 2 * (depth > 0)]
+        kind = self.rng.choices(kinds, shares)[0]
         if kind == "literal":
             return self.rng.choice([None, True, False])
         if kind == "number":
@@ -293,8 +299,9 @@ class Schemas:
     def _kind(self, schema):
         if "type" in schema:
             return schema["type"] if isinstance(schema["type"], str) else self.rng.choice(schema["type"])
-        hints = [("properties", "object"), ("required", "object"), ("additionalProperties", "object"), ("items", "array"),
-                 ("contains", "array"), ("pattern", "string"), ("minLength", "string"), ("minimum", "number")]
+        hints = [("properties", "object"), ("required", "object"), ("additionalProperties", "object"),
+                 ("items", "array"), ("contains", "array"), ("pattern", "string"), ("minLength", "string"),
+                 ("minimum", "number")]
         fitting = [kind for word, kind in hints if word in schema]
         return self.rng.choice(fitting if fitting and self.maybe(0.8) else TYPES)
 
@@ -304,7 +311,8 @@ class Schemas:
             return schema
         parts = []
         if "$ref" in schema:
-            parts.append(root.get("definitions" if "definitions" in root else "$defs", {}).get(schema["$ref"].split("/")[-1], {}))
+            definitions = root.get("definitions" if "definitions" in root else "$defs", {})
+            parts.append(definitions.get(schema["$ref"].split("/")[-1], {}))
         parts += schema.get("allOf", [])
         for word in ["anyOf", "oneOf"]:
             if word in schema:
@@ -319,8 +327,9 @@ class Schemas:
             part = self._flat(root, part, depth - 1)
             if isinstance(part, dict):
                 joined = {**out.get("properties", {}), **part.get("properties", {})}
-                required = list({*out.get("required", []), *part.get("required", [])})
-                out = {**out, **part, **({"properties": joined} if joined else {}), **({"required": sorted(required)} if required else {})}
+                required = sorted({*out.get("required", []), *part.get("required", [])})
+                out = {**out, **part, **({"properties": joined} if joined else {}),
+                       **({"required": required} if required else {})}
         return out
 
     def _near_object(self, root, schema, depth):

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Random small schemas and random texts through `glm45 constrain`: what it accepts is what the package jsonschema calls
-valid, both ways. A schema that is refused when it is compiled decides nothing; the share of those is printed and bounded.
+valid, both ways. A schema that is refused when it is compiled decides nothing; the share of those is printed and
+bounded.
 
-A text is a value as json.dumps spells it (ensure_ascii off), and then the verdicts must be equal. Other spellings of values
-(escapes, other spaces) and texts that are no JSON must not be accepted where they are invalid; that a valid one is refused
-for its spelling is counted only. Exit 77: the package jsonschema is missing.
+A text is a value as json.dumps spells it (ensure_ascii off), and then the verdicts must be equal. Other spellings of
+values (escapes, other spaces) and texts that are no JSON must not be accepted where they are invalid; that a valid one
+is refused for its spelling is counted only. Exit 77: the package jsonschema is missing.
 """
 import argparse
 import collections
@@ -37,7 +38,8 @@ def other_spelling(rng, value):
 def damaged(rng, text):
     """The text with a character more, less or other."""
     i = rng.randrange(len(text) + 1)
-    return text[:i] + rng.choice(["", "", ",", "}", "]", "\"", "0", "-", ".", "e", "\\", "\t", "nul"]) + text[i + rng.randint(0, 1):]
+    put = rng.choice(["", "", ",", "}", "]", "\"", "0", "-", ".", "e", "\\", "\t", "nul"])
+    return text[:i] + put + text[i + rng.randint(0, 1):]
 
 
 def strict(text):
@@ -166,9 +168,10 @@ def report(run, arguments):
     counts, n = run.counts, run.counts["compiled"] + run.counts["refused"]
     share = counts["refused"] / n if n else 1
     print(f"seed {arguments.seed}: {n} schemas, {counts['refused']} refused when compiled ({share:.1%}), "
-          f"{counts['endless']} endless left out\n{counts['valid']} valid and {counts['invalid']} invalid texts in the usual "
-          f"spelling, {counts['other']} others; {counts['valid refused for its spelling']} valid ones refused for their "
-          f"spelling\n{len(run.failures)} failures " + str(dict(collections.Counter(f[0] for f in run.failures))))
+          f"{counts['endless']} endless left out\n"
+          f"{counts['valid']} valid and {counts['invalid']} invalid texts in the usual spelling, "
+          f"{counts['other']} others; {counts['valid refused for its spelling']} valid ones refused for their spelling\n"
+          f"{len(run.failures)} failures {dict(collections.Counter(f[0] for f in run.failures))}")
     for reason, n_reason in run.reasons.most_common(12):
         print(f"  refused {n_reason:5}: {reason}")
     if arguments.words:

@@ -2,8 +2,8 @@
 """The official JSON Schema Test Suite through `glm45 constrain`: each group passes, or its schema is refused with a
 pointer and a message. A group of which any test comes out wrong fails.
 
-Formats are asserted here. The suite has both readings: tests of draft 2020-12 that call a format an annotation, and, under
-optional/format, tests of the same schemas by which it holds. The former are left out, and counted.
+Formats are asserted here. The suite has both readings: tests of draft 2020-12 that call a format an annotation, and,
+under optional/format, tests of the same schemas by which it holds. The former are left out, and counted.
 """
 import argparse
 import collections

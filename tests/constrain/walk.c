@@ -1,8 +1,9 @@
-/* walk.c: random walks through a constraint. Reads lines {"schema" | "regex" | "choices" | "tools", "template", "walks", "seed"},
- * and takes, token by token, what the masks allow, until the text may end and a coin says so. Writes {"error": null or {"pointer", "message"},
- * "walks": [{"end", "why", "text", "calls"}]}: end is "end"; "long", where the walk was given up; or what is wrong with the engine:
- * a dead end, a mask that does not agree with what is accepted, that is another one after going back, a forced token that is
- * not what comes. Whether a text is valid, the reader of this judges.
+/* walk.c: random walks through a constraint. Reads lines {"schema" | "regex" | "choices" | "tools", "template",
+ * "walks", "seed"}, and takes, token by token, what the masks allow, until the text may end and a coin says so.
+ * Writes {"error": null or {"pointer", "message"}, "walks": [{"end", "why", "text", "calls"}]}: end is "end"; "long",
+ * where the walk was given up; or what is wrong with the engine: a dead end, a mask that does not agree with what is
+ * accepted, that is another one after going back, a forced token that is not what comes. Whether a text is valid, the
+ * reader of this judges.
  */
 #include "../../lib/text/constraint.h"
 #include "../../tools/lines.h"
@@ -53,7 +54,8 @@ static bool allowed(const uint32_t *mask, int32_t id)
 
 static bool is_stop(const struct walker *w, int32_t id)
 {
-    return id == tok_id(w->tok, TOK_ENDOFTEXT) || id == tok_id(w->tok, TOK_USER) || id == tok_id(w->tok, TOK_OBSERVATION);
+    const struct tok *t = w->tok;
+    return id == tok_id(t, TOK_ENDOFTEXT) || id == tok_id(t, TOK_USER) || id == tok_id(t, TOK_OBSERVATION);
 }
 
 static uint64_t hash_of(const uint32_t *mask, uint32_t n_word)
@@ -205,7 +207,8 @@ static void retrace(struct walker *w, struct con_run *run)
     if (tok_encode(w->tok, w->text.data ? w->text.data : "", w->text.size, 0, &w->forced, &err))
         w->wrong = "accepted text that is not UTF-8";
     for (size_t i = 0; i < w->forced.n && !w->wrong; i++)
-        if (con_mask(run, w->other, &err) || !allowed(w->other, w->forced.id[i]) || con_accept(run, w->forced.id[i], &err))
+        if (con_mask(run, w->other, &err) || !allowed(w->other, w->forced.id[i]) ||
+            con_accept(run, w->forced.id[i], &err))
             w->wrong = "refuses the canonical tokens of a text that it accepted";
     if (!w->wrong && !con_can_end(run))
         w->wrong = "does not end behind the canonical tokens of a text that ended";
@@ -324,7 +327,8 @@ static struct con_spec spec_of(const struct json *root)
     struct con_spec spec = { .schema = json_get(root, "schema"), .choices = json_get(root, "choices"),
         .tools = json_get(root, "tools"), .family = name && json_is_text(name, "4.7") ? CHAT_47 : CHAT_45 };
 
-    spec.kind = spec.tools ? CON_TURN : regex ? CON_REGEX : spec.choices ? CON_CHOICE : spec.schema ? CON_SCHEMA : CON_OBJECT;
+    spec.kind = spec.tools ? CON_TURN : regex ? CON_REGEX : spec.choices ? CON_CHOICE : spec.schema ? CON_SCHEMA
+        : CON_OBJECT;
     if (regex) {
         spec.regex = regex->text;
         spec.regex_size = regex->size;
