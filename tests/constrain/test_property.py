@@ -170,7 +170,8 @@ def report(run, arguments):
     print(f"seed {arguments.seed}: {n} schemas, {counts['refused']} refused when compiled ({share:.1%}), "
           f"{counts['endless']} endless left out\n"
           f"{counts['valid']} valid and {counts['invalid']} invalid texts in the usual spelling, "
-          f"{counts['other']} others; {counts['valid refused for its spelling']} valid ones refused for their spelling\n"
+          f"{counts['other']} others; "
+          f"{counts['valid refused for its spelling']} valid ones refused for their spelling\n"
           f"{len(run.failures)} failures {dict(collections.Counter(f[0] for f in run.failures))}")
     for reason, n_reason in run.reasons.most_common(12):
         print(f"  refused {n_reason:5}: {reason}")
