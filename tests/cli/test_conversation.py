@@ -70,7 +70,7 @@ class Turns(Case):
                              (['--overflow', 'wrap'], 'wrap', 'drop'), (['--speculation', 'x'], '--speculation'), (['--max-seconds', '-1'], '--max-seconds'),
                              (['--system', 'x', '--load', 'y'], '--load')):
             self.fails(2, 'chat', NANO, *args, parts=parts)
-        for line, *parts in (('/think much', 'number of tokens'), ('/think ', 'number of tokens'), ('/end', 'thinks'),
+        for line, *parts in (('/think much', 'number of tokens'), ('/think ', 'number of tokens'), ('/end', 'thought'),
                              ('/undo', 'no message'), ('/load ' + str(WORK / 'none'), 'none'),
                              ('/save ' + str(WORK / 'no/such'), 'no/such')):
             self.fails(1, 'chat', NANO, stdin=line + '\n', parts=parts)
@@ -159,9 +159,9 @@ class Keyboard(test_cli.Interrupt):
     def test_end(self):
         self.expect(b'> ')
         os.write(self.fd, b'Hi\n')
-        self.expect(b'\033[2m')
+        self.expect(b'\r\n')
         os.write(self.fd, b'/end\n')
-        self.expect(b'thought')  # "thought closed" or, if the model was faster, "there is no thought to end"
+        self.expect(b'thought')  # "thought closed" or, where there is none by then, a line that says so
         os.write(self.fd, b'\x03')
         self.expect(b'> ')
         os.write(self.fd, b'/quit\n')
