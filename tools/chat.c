@@ -283,7 +283,7 @@ static int obey(struct chat *c, const char *line, bool *quit)
     else if (strcmp(line, "/undo") == 0)
         status = undo(c);
     else if (strcmp(line, "/end") == 0)
-        status = report_failed("chat", "/end: only while the model thinks");
+        status = report_failed("chat", "/end: only during a thought");
     else if (strncmp(line, "/think ", 7) == 0)
         status = think(c, line + 7);
     else if (strncmp(line, "/save ", 6) == 0 && line[6])

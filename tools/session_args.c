@@ -11,11 +11,10 @@ static int32_t GLM_CALL on_read(void *user, uint64_t done, uint64_t total)
     return 0;
 }
 
-/* UINT32_MAX: no such type. */
-static uint32_t kv_type(const char *name)
+/* The place of a name among n, of the first where it is NULL. UINT32_MAX: it is none of them. */
+static uint32_t choice(const char *name, const char *const *names, uint32_t n)
 {
-    static const char *const names[] = { "auto", "f32", "bf16", "int8", "fp8" };
-    for (uint32_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    for (uint32_t i = 0; i < n; i++)
         if (!name || strcmp(names[i], name) == 0)
             return i;
     return UINT32_MAX;
@@ -23,14 +22,20 @@ static uint32_t kv_type(const char *name)
 
 int session_args_options(const struct session_args *a, const char *command, glm_session_options *out)
 {
-    out->kv_type = kv_type(a->kv);
+    static const char *const kv_types[] = { "auto", "f32", "bf16", "int8", "fp8" };
+    static const char *const overflows[] = { "error", "drop" };
+    static const char *const speculations[] = { "auto", "off", "on" };
+
     out->n_ctx = (uint32_t)a->n_ctx;
+    out->kv_type = choice(a->kv, kv_types, 5);
     if (out->kv_type == UINT32_MAX)
         return report_usage(command, "--kv: \"%s\" is none of auto, f32, bf16, int8, fp8", a->kv);
-    if (a->overflow && strcmp(a->overflow, "error") != 0 && strcmp(a->overflow, "drop") != 0)
+    out->overflow = choice(a->overflow, overflows, 2);
+    if (out->overflow == UINT32_MAX)
         return report_usage(command, "--overflow: \"%s\" is neither error nor drop", a->overflow);
-    if (a->overflow && strcmp(a->overflow, "drop") == 0)
-        out->overflow = GLM_OVERFLOW_DROP_OLDEST;
+    out->speculation = choice(a->speculation, speculations, 3);
+    if (out->speculation == UINT32_MAX)
+        return report_usage(command, "--speculation: \"%s\" is none of auto, off, on", a->speculation);
     return EXIT_FINE;
 }
 

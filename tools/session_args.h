@@ -9,7 +9,7 @@
 #include <glm45/glm45.h>
 
 struct session_args {
-    const char *model, *kv, *template_name;
+    const char *model, *kv, *speculation, *template_name;
     bool read;
     uint64_t n_threads, n_ctx, max_tokens, seed, top_k;
     double temperature, top_p, min_p, repeat_penalty;
@@ -27,6 +27,7 @@ struct session_args {
     { .name = "--threads", .kind = ARG_COUNT, .to = &(s).n_threads, .least = 1, .most = 1024 },                        \
     { .name = "--context", .kind = ARG_COUNT, .to = &(s).n_ctx, .least = 1, .most = UINT32_MAX },                      \
     { .name = "--kv", .kind = ARG_TEXT, .to = &(s).kv },                                                               \
+    { .name = "--speculation", .kind = ARG_TEXT, .to = &(s).speculation },                                             \
     { .name = "--read", .kind = ARG_FLAG, .to = &(s).read },                                                           \
     { .name = "--max-tokens", .kind = ARG_COUNT, .to = &(s).max_tokens, .least = 1, .most = UINT32_MAX },              \
     { .name = "--seed", .kind = ARG_COUNT, .to = &(s).seed, .most = UINT64_MAX, .given = &(s).has_seed },              \
@@ -56,6 +57,7 @@ struct session_args {
     "  --seed N              same seed, same answer                 [another one each time]\n"                         \
     "  --context N           most tokens of the conversation        [the model's]\n"                                   \
     "  --kv TYPE             of the KV cache: auto f32 bf16 int8 fp8 [auto]\n"                                         \
+    "  --speculation HOW     drafts by the model's own layer for it: auto, off, on; the text is the same [auto]\n"      \
     "  --threads N           [the machine's cores, at most 8]\n"                                                       \
     "  --read                read the weights into memory instead of mapping the file\n"
 

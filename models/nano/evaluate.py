@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Puts the held-out cases to the small model through the library's own API, and says whether it is good enough.
 
-    python3 evaluate.py [CASES.jsonl] [--limit N] [--cli build/tools/glm45]
+    python3 evaluate.py [CASES.jsonl] [--limit N]
 
 Needs the shared library where the Python package finds it (GLM45_LIBRARY names it). Chats go through messages, tools
 and streams of events, greedily, with 200 tokens at most; tool calls are answered and the answer after them counts too;
 sums are put again with the thought cut at a budget of tokens, and without one; code is filled in with Session.infill, and
-completed through tokens. The cases and the rules are recipe/README.md and recipe/score.py. How many drafts of the
-multi-token-prediction layer the model itself would have chosen is measured with the glm45 tool (render and logits
---mtp): the public API has no drafts yet. Exit status 1 if a threshold is missed.
+completed through tokens. The cases and the rules are recipe/README.md and recipe/score.py. Sessions speculate: how many
+of the multi-token-prediction layer's drafts the model itself would have chosen is counted on the way. Exit status 1 if a
+threshold is missed.
 """
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ import argparse
 import gzip
 import json
 import re
-import struct
-import subprocess
 import sys
-import tempfile
-from array import array
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -36,9 +32,8 @@ MAX_NEW = 200
 STOPS = ("<|endoftext|>", "<|user|>", "<|observation|>")
 # A row's least share of right answers.
 THRESHOLDS = {"tool_call": 0.90, "tool_call well-formed": 0.90, "tool_answer": 0.95, "tool_call then answer": 0.95,
-              "arith": 0.90}
+              "arith": 0.90, "MTP drafts": 0.85}
 ARITH_GAIN = 0.05  # by which thinking has to be better than none
-MTP_THRESHOLD = 0.85
 SHOWN_BY_THINKING = ("tool_call", "tool_answer", "no_tool")
 BUDGETS = (0, 12, 24, 48)  # tokens of thought, for the sums once more
 INFILL = re.compile(r"\[gMASK\]<sop><\|code_prefix\|>(.*)<\|code_suffix\|>(.*)<\|code_middle\|>", re.S)
@@ -63,8 +58,11 @@ def ended(answer: Answer) -> bool:
 
 def run_chat(model: Model, case: Case, rows: Rows) -> Tuple[bool, str]:
     """The next turn of a conversation; if it calls tools, the turn's second half too."""
-    with model.session() as session:
-        return chat(session, case, rows)
+    with model.session(speculation="on") as session:
+        result = chat(session, case, rows)
+        rows["MTP drafts"][0] += session.stats.n_drafted
+        rows["MTP drafts"][1] += session.stats.n_accepted
+        return result
 
 
 def chat(session: Session, case: Case, rows: Rows) -> Tuple[bool, str]:
@@ -133,50 +131,6 @@ def run_text(model: Model, case: Case) -> Tuple[bool, str]:
     return out[-1] in stops and score.right(case["expect"], text, None), repr(text)
 
 
-def read_rows(path: Path, name: str) -> Tuple[int, array[float]]:
-    """A float32 matrix of a safetensors file: its width and its numbers."""
-    data = path.read_bytes()
-    size, = struct.unpack_from("<Q", data)
-    entry = json.loads(data[8:8 + size])[name]
-    begin, end = entry["data_offsets"]
-    numbers = array("f", data[8 + size + begin:8 + size + end])
-    return int(entry["shape"][1]), numbers
-
-
-def cli(tool: Path, command: str, *arguments: str, given: str) -> str:
-    done = subprocess.run([str(tool), command, *arguments], input=given, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{tool} {command}: {done.stderr.strip()}")
-    return done.stdout
-
-
-def prompt_ids(model: Model, folder: Path, tool: Path, case: Case) -> List[int]:
-    """A case as token ids, as the conversation level has them."""
-    if "text" in case:
-        return model.tokenize(case["text"], specials=True)
-    line = {"messages": case["messages"], "tools": case["tools"],
-            "kwargs": {"enable_thinking": case["thinking"], "add_generation_prompt": True}}
-    ids: List[int] = json.loads(cli(tool, "render", str(folder), given=json.dumps(line) + "\n"))["ids"]
-    return ids
-
-
-def accepted_drafts(model: Model, folder: Path, tool: Path, case: Case) -> Tuple[int, int]:
-    """Drafts made behind a case's prompt, and those that are the token which the model chose."""
-    stops = [model.tokenize(s, specials=True)[0] for s in STOPS]
-    prompt = prompt_ids(model, folder, tool, case)
-    with model.session(n_ctx=2048) as session:
-        out = greedy(session, prompt, stops)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "logits.safetensors"
-        cli(tool, "logits", str(folder), "-o", str(path), "--mtp", given=json.dumps(prompt + out) + "\n")
-        width, numbers = read_rows(path, "mtp_logits")
-    good = 0
-    for i in range(1, len(out)):  # the row of id t speaks of id t + 2
-        row = numbers[(len(prompt) + i - 2) * width:(len(prompt) + i - 1) * width]
-        good += max(range(width), key=row.__getitem__) == out[i]
-    return len(out) - 1, good
-
-
 def read_cases(path: Path) -> List[Case]:
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
@@ -216,15 +170,6 @@ def measure(model: Model, cases: List[Case], show: int) -> Rows:
     return rows
 
 
-def measure_mtp(model: Model, folder: Path, tool: Path, cases: List[Case], rows: Rows) -> None:
-    for i, case in enumerate(cases):
-        made, good = accepted_drafts(model, folder, tool, case)
-        rows["MTP drafts"][0] += made
-        rows["MTP drafts"][1] += good
-        if (i + 1) % 10 == 0:
-            print(f"drafts of {i + 1} of {len(cases)} cases", file=sys.stderr, flush=True)
-
-
 def share(rows: Rows, name: str) -> Optional[float]:
     n, right = rows.get(name, [0, 0])
     return right / n if n else None
@@ -232,12 +177,11 @@ def share(rows: Rows, name: str) -> Optional[float]:
 
 def report(rows: Rows) -> bool:
     """Prints the table; whether every threshold that was measured is kept."""
-    thresholds = {**THRESHOLDS, "MTP drafts": MTP_THRESHOLD}
     kept = True
     print(f"{'task':24}{'cases':>7}{'right':>7}{'%':>8}  threshold")
     for name in sorted(rows):
         n, right = rows[name]
-        least = thresholds.get(name)
+        least = THRESHOLDS.get(name)
         missed = least is not None and right < least * n
         kept = kept and not missed
         print(f"{name:24}{n:7}{right:7}{100 * right / n:8.1f}"
@@ -248,8 +192,6 @@ def report(rows: Rows) -> bool:
         kept = kept and not missed
         print(f"thinking adds {100 * (thinking - direct):.1f} points to arithmetic, at least {100 * ARITH_GAIN:.0f} are "
               f"wanted{': MISSED' if missed else ''}")
-    if "MTP drafts" not in rows:
-        print("MTP drafts not measured: give --cli")
     return kept
 
 
@@ -262,15 +204,11 @@ def main() -> None:
     p.add_argument("--task", help="only this task")
     p.add_argument("--show", type=int, default=0, metavar="N", help="print the first N wrong answers")
     p.add_argument("--threads", type=int, default=0, help="[the machine's cores, at most 8]")
-    p.add_argument("--cli", type=Path, help="the glm45 tool, to measure the MTP layer's drafts with")
-    p.add_argument("--mtp-cases", type=int, default=5, metavar="N", help="of every task, for the drafts [5]")
     p.add_argument("--library", help="the shared library [GLM45_LIBRARY, or the system's]")
     a = p.parse_args()
     cases = [c for c in read_cases(a.cases) if a.task in (None, c["task"])]
     with Model(a.model, threads=a.threads, library=a.library) as model:
         rows = measure(model, first_of_each(cases, a.limit), a.show)
-        if a.cli:
-            measure_mtp(model, a.model, a.cli, first_of_each(cases, a.mtp_cases), rows)
     sys.exit(0 if report(rows) else 1)
 
 

@@ -31,6 +31,10 @@ class Turns(Case):
         self.assertEqual(chat('--show-thinking', stdin=f'/think 5\n{SUM}\n')[1:], cut[1:])
         self.assertIn(b' Enough.\n', chat('--show-thinking', '--think-budget', '5', '--think-close', ' Enough.', say=[SUM])[1])
 
+    def test_speculation(self):
+        off, on = chat('--speculation', 'off', say=[SUM]), chat('--speculation', 'on', say=[SUM])
+        self.assertEqual((off, off[0]), (on, 0))
+
     def test_keep_thoughts(self):
         self.fails(1, 'chat', NANO, '--keep-thoughts', '--say', 'x', parts=['keep_thoughts'])
         self.assertEqual(chat('--keep-thoughts', '--template', '4.7', '--max-tokens', '9', say=['Hi', 'Hi'])[0], 0)
@@ -63,10 +67,10 @@ class Turns(Case):
 
     def test_wrong_use(self):
         for args, *parts in ((['--think-budget', '5', '--no-think'], '--think-budget'), (['--think-budget', 'x'], '--think-budget'),
-                             (['--overflow', 'wrap'], 'wrap', 'drop'), (['--max-seconds', '-1'], '--max-seconds'),
+                             (['--overflow', 'wrap'], 'wrap', 'drop'), (['--speculation', 'x'], '--speculation'), (['--max-seconds', '-1'], '--max-seconds'),
                              (['--system', 'x', '--load', 'y'], '--load')):
             self.fails(2, 'chat', NANO, *args, parts=parts)
-        for line, *parts in (('/think much', 'number of tokens'), ('/think ', 'number of tokens'), ('/end', 'thinks'),
+        for line, *parts in (('/think much', 'number of tokens'), ('/think ', 'number of tokens'), ('/end', 'thought'),
                              ('/undo', 'no message'), ('/load ' + str(WORK / 'none'), 'none'),
                              ('/save ' + str(WORK / 'no/such'), 'no/such')):
             self.fails(1, 'chat', NANO, stdin=line + '\n', parts=parts)
@@ -155,9 +159,9 @@ class Keyboard(test_cli.Interrupt):
     def test_end(self):
         self.expect(b'> ')
         os.write(self.fd, b'Hi\n')
-        self.expect(b'\033[2m')
+        self.expect(b'\r\n')
         os.write(self.fd, b'/end\n')
-        self.expect(b'thought')  # "thought closed" or, if the model was faster, "there is no thought to end"
+        self.expect(b'thought')  # "thought closed" or, where there is none by then, a line that says so
         os.write(self.fd, b'\x03')
         self.expect(b'> ')
         os.write(self.fd, b'/quit\n')

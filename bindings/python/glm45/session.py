@@ -123,6 +123,7 @@ class Session:
         tokens of the cache the new prompt begins with: they are not computed again."""
         data, n_common = _json(messages), c_uint64()
         self._call("glm_session_messages", data, len(data), byref(n_common))
+        self._waiting.clear()
         return n_common.value
 
     def tools(self, *tools: ToolLike) -> None:
