@@ -3,7 +3,7 @@
 # run. Takes no input and can be run again; the build lies in build/.
 set -eu
 cd "$(dirname "$0")/.."
-sh scripts/install_packages.sh gcc g++ libc6-dev meson ninja-build pkg-config libzstd-dev check python3 binutils
+sh scripts/install_packages.sh gcc g++ libc6-dev meson ninja-build pkg-config libzstd-dev check python3 python3-jsonschema binutils
 
 if [ -f build/build.ninja ]; then
     echo "== configuring again (build/)"
