@@ -378,6 +378,8 @@ static int32_t check_turn_options(const glm_turn_options *o, glm_error *err)
         rc = check_option_text(o->think_close, "think_close", err);
     if (!rc)
         rc = check_option_text(o->answer_schema, "answer_schema", err);
+    if (!rc)
+        rc = check_option_text(o->answer_pattern, "answer_pattern", err);
     return rc ? rc : check_stops(o, err);
 }
 
@@ -678,6 +680,12 @@ GLM_API int32_t GLM_CALL glm_session_hidden(glm_session *s, uint64_t row, const 
 {
     int32_t rc = hidden ? enter(s, err) : null_argument(err, "hidden");
     return rc ? rc : leave(s, session_hidden(s, row, hidden, err));
+}
+
+GLM_API int32_t GLM_CALL glm_session_mask(glm_session *s, const uint32_t **bits, glm_error *err)
+{
+    int32_t rc = bits ? enter(s, err) : null_argument(err, "bits");
+    return rc ? rc : leave(s, session_mask(s, bits, err));
 }
 
 GLM_API int32_t GLM_CALL glm_session_sample(glm_session *s, int32_t *id, glm_error *err)

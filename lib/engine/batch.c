@@ -403,7 +403,7 @@ static void GLM_CALL finish_task(void *task, uint32_t i)
     share->rc = tokens_computed(s, g->c->p->pass, &share->chunk, &s->failure);
     share->drawn = !share->rc && step_draws(s);
     if (share->drawn)
-        share->rc = tokens_draw(s, &s->turn.sample, s->turn.mask, &share->id, &s->failure);
+        share->rc = step_draw(s, &share->id, &s->failure);
     else if (!share->rc)
         tokens_keep_last(s);
 }

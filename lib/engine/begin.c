@@ -26,7 +26,7 @@ static void build_mask(glm_session *s)
         TOK_ARG_VALUE, TOK_ARG_VALUE_END };
     const glm_model *m = s->model;
     const struct generation_defaults *g = ckpt_generation(m->ckpt);
-    uint32_t *mask = s->turn.mask;
+    uint32_t *mask = s->turn.base;
     bool code = s->turn.infill;
 
     memcpy(mask, m->plain_mask, ((size_t)m->info.n_vocab + 31) / 32 * sizeof *mask);
@@ -142,10 +142,30 @@ int32_t turn_queue(glm_session *s, const struct prompt *p, uint64_t n_left, glm_
     return GLM_OK;
 }
 
+/* `run` may be NULL: no grammar. */
+static void set_run(glm_session *s, struct con_run *run)
+{
+    con_close(s->turn.run);
+    s->turn.run = run;
+    s->turn.has_mask = false;
+}
+
+static bool reserve_masks(glm_session *s)
+{
+    struct turn *t = &s->turn;
+    size_t n_word = ((size_t)s->model->info.n_vocab + 31) / 32;
+    if (!t->base)
+        t->base = mem_array(&s->model->mem, n_word, sizeof *t->base);
+    if (!t->mask)
+        t->mask = mem_array(&s->model->mem, n_word, sizeof *t->mask);
+    return t->base && t->mask;
+}
+
 /* The next message of the model, with n_left tokens to go. */
 static int32_t begin_message(glm_session *s, uint64_t *n_left, bool first, glm_error *err)
 {
     struct stream *stream = NULL;
+    struct con_run *run = NULL;
     struct prompt p;
     int32_t rc;
 
@@ -156,14 +176,18 @@ static int32_t begin_message(glm_session *s, uint64_t *n_left, bool first, glm_e
     if (!rc)
         rc = turn_open_stream(s, &stream, err);
     if (!rc)
+        rc = constrain_begin(s, first, &run, err);
+    if (!rc)
         rc = turn_queue(s, &p, *n_left, err);
     ids_free(&p.ids);
     if (rc) {
         stream_close(stream);
+        con_close(run);
         return rc;
     }
     stream_close(s->turn.stream);
     s->turn.stream = stream;
+    set_run(s, run);
     s->turn.thought = stream_in_reasoning(stream);
     if (s->turn.stop)
         text_stop_begin(s->turn.stop, "", 0);
@@ -196,15 +220,15 @@ int32_t turn_begin(glm_session *s, glm_error *err)
     rc = first ? turn_freeze(s, err) : GLM_OK;
     if (rc)
         return rc;
-    if (!t->mask)
-        t->mask = mem_array(&s->model->mem, ((size_t)s->model->info.n_vocab + 31) / 32, sizeof *t->mask);
-    if (!t->mask)
+    if (!reserve_masks(s))
         return err_nomem(err, "the token mask");
     t->infill = first && s->infill.pending;
     build_mask(s);
     rc = t->infill ? infill_begin(s, &n_left, err) : begin_message(s, &n_left, first, err);
     if (rc)
         return rc;
+    if (t->infill)
+        set_run(s, NULL);
     begin_text(s, n_left);
     if (first) {
         t->active = true;

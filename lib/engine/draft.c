@@ -224,13 +224,14 @@ static void finish(glm_session *s)
 {
     struct draft *d = &s->draft;
     const struct turn *t = &s->turn;
+    const uint32_t *mask;
 
     d->running = false;
     d->n_pos += d->n_hidden;
     d->n_hidden = 0;
     d->time.with_draft |= d->wants;
-    d->has = d->wants && t->n_left > 0 && !sample_draw(s->sampler, &t->sample, pass_logits(s->pass, 0), t->mask, s->past.id,
-        s->past.n, s->past.n + 1, &d->id, NULL);
+    d->has = d->wants && t->n_left > 0 && !constrain_mask(s, &mask, NULL) && !sample_draw(s->sampler, &t->sample,
+        pass_logits(s->pass, 0), mask, s->past.id, s->past.n, s->past.n + 1, &d->id, NULL);
 }
 
 int32_t draft_run(glm_session *s, uint64_t deadline, const struct stop *stop, bool *done, glm_error *err)

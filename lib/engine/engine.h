@@ -61,6 +61,7 @@ int32_t session_load_from(glm_model *m, const glm_stream *from, const glm_sessio
 int32_t session_feed(glm_session *s, const int32_t *ids, size_t n, uint32_t rows, glm_error *err);
 int32_t session_logits(glm_session *s, uint64_t row, const float **logits, glm_error *err);
 int32_t session_hidden(glm_session *s, uint64_t row, const float **hidden, glm_error *err);
+int32_t session_mask(glm_session *s, const uint32_t **bits, glm_error *err);
 int32_t session_sample(glm_session *s, int32_t *id, glm_error *err);
 
 /* ---- the worker (worker.c) ------------------------------------------------------------------------ */

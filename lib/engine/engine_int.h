@@ -3,6 +3,7 @@
 #define GLM_ENGINE_INT_H
 
 #include "../model/model.h"
+#include "../text/constraint.h"
 #include "../text/text.h"
 #include "engine.h"
 
@@ -17,6 +18,7 @@ struct glm_model {
     glm_logger log;              /* write NULL: silent */
     struct ckpt *ckpt;
     struct tok *tok;             /* NULL: token level only */
+    struct con_vocab *con;       /* NULL until a grammar was needed; under lock */
     struct net *net;             /* NULL: GLM_WEIGHTS_NONE */
     enum chat_family family;
     glm_model_info info;
@@ -199,7 +201,10 @@ struct turn {
     struct call *call;
     size_t n_call, call_capacity;
     struct stream *stream;
-    uint32_t *mask;              /* ids that may be sampled */
+    struct con_run *run;         /* the grammar that the message keeps to; NULL: none */
+    uint32_t *base, *mask;       /* ids that may be sampled at all; of those, where there is a run, the ones that fit now */
+    bool has_mask;               /* mask is up to date */
+    struct ids forced;           /* scratch */
 };
 
 /* Where a session's rows stand in a forward pass. */
@@ -238,6 +243,20 @@ struct draft {
     struct draft_time time;
 };
 
+/* Grammars that were compiled of late (constrain.c). */
+#define GRAMMARS_KEPT 4u
+struct grammar {
+    struct con_grammar *grammar; /* NULL: none */
+    char *key;                   /* what it was compiled from, beside the session's tools */
+    size_t key_size;
+    uint64_t used;
+};
+struct grammars {
+    struct grammar item[GRAMMARS_KEPT];
+    uint64_t clock;
+};
+void grammars_clear(struct grammars *v, struct mem *m);
+
 struct glm_session {
     glm_model *model;
     atomic_flag busy;
@@ -271,6 +290,9 @@ struct glm_session {
     struct share share;
     struct sampler *sampler;
     struct draft draft;
+    struct grammars grammars;    /* of the tools as they are declared now */
+    struct con_run *token_run;   /* the token level's, since the first mask or draw; NULL: none */
+    uint32_t *token_mask;
     struct turn turn;
     struct infill infill;
     struct events events;
@@ -357,6 +379,21 @@ void tokens_keep_last(glm_session *s); /* the last position's results: the pass 
 bool tokens_all_rows(const glm_session *s);
 uint32_t tokens_logit_rows(const glm_model *m);
 
+/* constrain.c */
+/* What a message has to keep to under these options: NULL, or the session's own grammar, which need not be released. first:
+ * of the turn's messages, the one that tool_choice is about. */
+int32_t constrain_message(glm_session *s, const glm_turn_options *opt, bool first, struct con_grammar **out, glm_error *err);
+int32_t constrain_begin(glm_session *s, bool first, struct con_run **out, glm_error *err); /* of the turn's next message */
+int32_t constrain_mask(glm_session *s, const uint32_t **mask, glm_error *err); /* for the message's next token */
+int32_t constrain_take(glm_session *s, int32_t id, glm_error *err);
+void constrain_forget(glm_session *s, size_t n_token);     /* the last ones were taken back */
+int32_t constrain_forced(glm_session *s, glm_error *err);  /* takes the tokens that must follow, if any */
+int32_t constrain_tokens(glm_session *s, const uint32_t **mask, glm_error *err); /* the token level's; NULL: all ids */
+int32_t constrain_fed(glm_session *s, const int32_t *ids, size_t n, glm_error *err);
+void constrain_unfed(glm_session *s, size_t n); /* the last n were not computed after all */
+int32_t constrain_copy(glm_session *to, const glm_session *from, glm_error *err);
+void constrain_close(glm_session *s);
+
 /* draft.c */
 void draft_init(struct draft *d, const glm_session *s, uint32_t mode);
 void draft_free(struct draft *d, struct mem *m);
@@ -384,6 +421,7 @@ enum step_work step_work(const glm_session *s);
 int32_t step_refuse(enum step_work work, glm_error *err); /* GLM_ESTATE, for one of the first two */
 int32_t step_cancel(glm_session *s, glm_error *err);
 bool step_draws(const glm_session *s);                    /* after a chunk: the next token is to be drawn */
+int32_t step_draw(glm_session *s, int32_t *id, glm_error *err);
 /* After a chunk, with the token drawn where there is one: events. */
 int32_t step_chunk(glm_session *s, const int32_t *id, glm_error *err);
 void step_failed(glm_session *s);                         /* ends the turn */

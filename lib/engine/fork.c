@@ -99,11 +99,15 @@ static int32_t copy_turn(glm_session *to, const glm_session *from, glm_error *er
     t->call = NULL;
     t->n_call = t->call_capacity = 0;
     t->stream = NULL;
+    t->run = NULL;
+    t->has_mask = false;
+    t->forced = fresh.forced;
+    t->base = f->base ? mem_array(&to->model->mem, words, sizeof *t->base) : NULL;
     t->mask = f->mask ? mem_array(&to->model->mem, words, sizeof *t->mask) : NULL;
-    if (f->mask && !t->mask)
+    if ((f->base && !t->base) || (f->mask && !t->mask))
         return err_nomem(err, "the token mask");
-    if (f->mask)
-        memcpy(t->mask, f->mask, words * sizeof *t->mask);
+    if (f->base)
+        memcpy(t->base, f->base, words * sizeof *t->base);
     if (!f->active)
         return GLM_OK;
     rc = turn_copy_rules(&to->model->mem, t, f, err);
@@ -161,6 +165,8 @@ static int32_t copy_session(glm_session *to, const glm_session *from, glm_error 
         rc = reserve_rest(to, from, err);
     if (!rc)
         rc = draft_copy(to, from, err);
+    if (!rc)
+        rc = constrain_copy(to, from, err);
     if (!rc && !events_copy(&to->events, &from->events))
         rc = err_nomem(err, "events");
     to->state = from->state;

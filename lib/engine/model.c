@@ -10,6 +10,7 @@ static void model_free(glm_model *m)
     batch_free(m);
     monitor_close(m->lock);
     mem_free(&mem, m->plain_mask);
+    con_vocab_close(m->con);
     net_close(m->net);
     tok_close(m->tok);
     ckpt_close(m->ckpt);

@@ -34,7 +34,8 @@ int32_t turn_options_copy(struct mem *m, const glm_turn_options *from, glm_turn_
     const char **stop;
     char *text;
 
-    size += text_size(from->tool_name) + text_size(from->think_close) + text_size(from->answer_schema);
+    size += text_size(from->tool_name) + text_size(from->think_close) + text_size(from->answer_schema) +
+        text_size(from->answer_pattern);
     for (size_t i = 0; i < n_stop; i++)
         size += text_size(from->stop[i]);
     *to = *from;
@@ -50,6 +51,7 @@ int32_t turn_options_copy(struct mem *m, const glm_turn_options *from, glm_turn_
     to->tool_name = put_text(&text, from->tool_name);
     to->think_close = put_text(&text, from->think_close);
     to->answer_schema = put_text(&text, from->answer_schema);
+    to->answer_pattern = put_text(&text, from->answer_pattern);
     for (size_t i = 0; i < n_stop; i++)
         stop[i] = put_text(&text, from->stop[i]);
     to->stop = n_stop ? stop : NULL;
@@ -63,21 +65,31 @@ static struct text_stop_rules stop_rules(const glm_turn_options *o)
     return (struct text_stop_rules){ o->stop, o->n_stop, o->stop_lines, o->stop_dedent != 0 };
 }
 
-static int32_t unsupported(glm_error *err, const char *what)
+/* Of what an answer may be: what goes together. */
+static int32_t check_answer(const glm_session *s, const glm_turn_options *opt, glm_error *err)
 {
-    return err_set(err, GLM_ENOTSUP, 0, what, "not in this version of the library");
+    bool answer = opt->answer_schema || opt->answer_pattern, named = opt->tool_choice == GLM_TOOLS_NAMED;
+
+    if (named != (opt->tool_name != NULL))
+        return err_set(err, GLM_EINVAL, 0, "tool_name", "with GLM_TOOLS_NAMED, and only with it, a tool is named");
+    if (answer && opt->tool_choice >= GLM_TOOLS_REQUIRED)
+        return err_set(err, GLM_EINVAL, 0, "tool_choice", "an answer of a given form and a call cannot both be asked for");
+    if (opt->answer_schema && opt->answer_pattern)
+        return err_set(err, GLM_EINVAL, 0, "answer_pattern", "the answer has a schema already");
+    if (answer && !s->model->tok)
+        return err_set(err, GLM_ENOTSUP, 0, "answer_schema", "the checkpoint has no tokenizer: nothing can be constrained");
+    return GLM_OK;
 }
 
 static int32_t check(const glm_session *s, const glm_turn_options *opt, glm_error *err)
 {
     struct text_stop_rules rules = stop_rules(opt);
+    int32_t rc = check_answer(s, opt, err);
 
-    if (opt->tool_choice > GLM_TOOLS_NONE || opt->tool_name)
-        return unsupported(err, "tool_choice");
-    if (opt->answer_schema)
-        return unsupported(err, "answer_schema");
+    if (rc)
+        return rc;
     if (opt->n_logprobs)
-        return unsupported(err, "n_logprobs");
+        return err_set(err, GLM_ENOTSUP, 0, "n_logprobs", "not in this version of the library");
     if (opt->keep_thoughts && s->model->family != CHAT_47)
         return err_set(err, GLM_ENOTSUP, 0, "keep_thoughts", "the checkpoint's template always drops past thoughts");
     if (opt->think_tokens && opt->thinking != GLM_THINK_BUDGET)
@@ -90,6 +102,7 @@ int32_t session_turn(glm_session *s, const glm_turn_options *opt, glm_error *err
     struct mem *m = &s->model->mem;
     glm_turn_options before = s->options, copy;
     struct sample_options sample;
+    struct con_grammar *grammar;
     void *block = NULL;
     int32_t rc = check(s, opt, err);
 
@@ -99,11 +112,15 @@ int32_t session_turn(glm_session *s, const glm_turn_options *opt, glm_error *err
         return rc;
     s->options = copy;
     rc = turn_sample_options(s, &sample, err);
+    if (!rc && (copy.answer_schema || copy.answer_pattern || (copy.tool_name && s->tools)))
+        rc = constrain_message(s, &copy, true, &grammar, err); /* what cannot be enforced is refused here */
     if (rc) {
         s->options = before;
         mem_free(m, block);
         return rc;
     }
+    con_close(s->token_run);
+    s->token_run = NULL;
     mem_free(m, s->options_block);
     s->options_block = block;
     return GLM_OK;

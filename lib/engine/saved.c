@@ -135,6 +135,7 @@ static void put_options(struct buf *b, const glm_turn_options *o)
     put_u64(b, o->stop_lines);
     put_u64(b, o->stop_dedent);
     put_u64(b, o->keep_thoughts);
+    put_string(b, o->answer_pattern);
 }
 
 #define STOP_MAX 64u
@@ -175,6 +176,7 @@ static void take_options(struct saved *in, struct saved_options *out)
     o->stop_lines = take_u32(in);
     o->stop_dedent = (uint32_t)take_most(in, 1);
     o->keep_thoughts = (uint32_t)take_most(in, 1);
+    o->answer_pattern = take_string(in);
 }
 
 /* Copied into the session, as those of turns to come. */

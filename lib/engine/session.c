@@ -39,6 +39,7 @@ int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session *
     buf_init(&s->turn.calls, &m->mem);
     buf_init(&s->turn.ready, &m->mem);
     ids_init(&s->turn.close, &m->mem);
+    ids_init(&s->turn.forced, &m->mem);
     atomic_fetch_add(&m->refs, 1);
     *out = s;
     return GLM_OK;
@@ -135,11 +136,14 @@ void toolset_drop(struct toolset *t)
 int32_t session_tools(glm_session *s, const char *json, size_t size, glm_error *err)
 {
     struct mem *m = &s->model->mem;
-    struct toolset *t;
+    struct toolset *t, *before;
+    glm_turn_options plain = turn_options_default();
+    struct con_grammar *grammar;
     int32_t rc = session_check_idle(s, err);
 
     if (rc)
         return rc;
+    plain.thinking = s->options.thinking;
     t = mem_zalloc(m, sizeof *t);
     if (!t)
         return err_nomem(err, "the tools");
@@ -156,8 +160,17 @@ int32_t session_tools(glm_session *s, const char *json, size_t size, glm_error *
         toolset_drop(t);
         t = NULL;
     }
-    toolset_drop(s->tools);
+    before = s->tools;
     s->tools = t;
+    grammars_clear(&s->grammars, m); /* they know the tools before */
+    rc = t ? constrain_message(s, &plain, true, &grammar, err) : GLM_OK;
+    if (rc) {
+        s->tools = before;
+        grammars_clear(&s->grammars, m);
+        toolset_drop(t);
+        return rc;
+    }
+    toolset_drop(before);
     return GLM_OK;
 }
 

@@ -35,6 +35,13 @@ bool step_draws(const glm_session *s)
     return at_end(s) && !think_due(s);
 }
 
+int32_t step_draw(glm_session *s, int32_t *id, glm_error *err)
+{
+    const uint32_t *mask;
+    int32_t rc = constrain_mask(s, &mask, err);
+    return rc ? rc : tokens_draw(s, &s->turn.sample, mask, id, err);
+}
+
 int32_t step_chunk(glm_session *s, const int32_t *id, glm_error *err)
 {
     int32_t rc = GLM_OK;
@@ -51,7 +58,7 @@ int32_t step_chunk(glm_session *s, const int32_t *id, glm_error *err)
 static int32_t chunk_done(glm_session *s, glm_error *err)
 {
     bool draws = step_draws(s);
-    int32_t id = 0, rc = draws ? tokens_draw(s, &s->turn.sample, s->turn.mask, &id, err) : GLM_OK;
+    int32_t id = 0, rc = draws ? step_draw(s, &id, err) : GLM_OK;
     return rc ? rc : step_chunk(s, draws ? &id : NULL, err);
 }
 
@@ -84,6 +91,7 @@ int32_t step_cancel(glm_session *s, glm_error *err)
 {
     atomic_store(&s->cancel, false);
     if (s->state == SESSION_FEED) {
+        constrain_unfed(s, s->queue.n - s->queue_done);
         s->turn.n_prompt = s->turn.n_reused = s->turn.n_think = s->turn.n_answer = 0;
         s->turn.prefill_ns = s->turn.decode_ns = 0;
     }

@@ -60,6 +60,7 @@ static int32_t forget(glm_session *s, size_t n, glm_error *err)
     struct turn *t = &s->turn;
     size_t queued = n < s->queue.n ? n : s->queue.n;
 
+    constrain_forget(s, n);
     t->n_think -= n;
     t->n_thought -= n;
     t->n_left += n;
@@ -97,6 +98,8 @@ static int32_t drop_partial(glm_session *s, glm_error *err)
     ids_init(&rest, &s->model->mem);
     rc = tok_encode(tok, t->ready.data, size, 0, &rest, err);
     if (!rc && rest.n < t->n_left) {
+        for (size_t i = 0; i < rest.n && !rc; i++)
+            rc = constrain_take(s, rest.id[i], err);
         ids_append(&s->queue, rest.id, rest.n);
         t->n_think += rest.n;
         t->n_thought += rest.n;
@@ -136,7 +139,8 @@ int32_t think_close(glm_session *s, glm_error *err)
     if (!rc)
         rc = cut_event(s, n_thought, err);
     if (open >= 0)
-        t->mask[open / 32] &= ~(1u << open % 32);
+        t->base[open / 32] &= ~(1u << open % 32);
+    t->has_mask = false;
     return rc;
 }
 

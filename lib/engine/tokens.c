@@ -279,11 +279,16 @@ int32_t session_feed(glm_session *s, const int32_t *ids, size_t n, uint32_t rows
     if (n_pos > s->n_ctx)
         return err_set(err, GLM_ECONTEXT, s->n_ctx, NULL, "%zu tokens and %zu in the cache exceed the context of %u",
             n, s->past.n, s->n_ctx);
+    rc = constrain_fed(s, ids, n, err);
+    if (rc)
+        return rc;
     rc = reserve_tokens(s, s->past.n, n_pos, err); /* the first step takes the work space */
     if (!rc && rows == GLM_ROWS_ALL)
         rc = reserve_rows(s, n, err);
-    if (rc)
+    if (rc) {
+        constrain_unfed(s, n);
         return rc;
+    }
     ids_append(&s->queue, ids, n);
     buf_clear(&s->logits);
     buf_clear(&s->hidden);
@@ -335,12 +340,26 @@ int32_t tokens_draw(glm_session *s, const struct sample_options *o, const uint32
     return sample_draw(s->sampler, o, s->last_logits, mask, s->past.id, s->past.n, s->past.n, id, err);
 }
 
+int32_t session_mask(glm_session *s, const uint32_t **bits, glm_error *err)
+{
+    int32_t rc;
+    if (s->state != SESSION_IDLE)
+        return err_set(err, GLM_ESTATE, 0, NULL, "a turn is under way: masks are for the token level");
+    rc = constrain_tokens(s, bits, err);
+    if (!rc && !*bits)
+        return err_set(err, GLM_ESTATE, 0, NULL, "every token may come: give an answer_schema or answer_pattern first");
+    return rc;
+}
+
 int32_t session_sample(glm_session *s, int32_t *id, glm_error *err)
 {
     struct sample_options o;
+    const uint32_t *mask;
     int32_t rc;
     if (s->state != SESSION_IDLE || !s->has_logits)
         return err_set(err, GLM_ESTATE, 0, NULL, "no logits to sample from: feed tokens and step to GLM_EVENT_READY first");
     rc = turn_sample_options(s, &o, err);
-    return rc ? rc : tokens_draw(s, &o, NULL, id, err);
+    if (!rc)
+        rc = constrain_tokens(s, &mask, err);
+    return rc ? rc : tokens_draw(s, &o, mask, id, err);
 }

@@ -326,6 +326,8 @@ static int32_t take(glm_session *s, int32_t id, glm_error *err)
     t->n_left--;
     if (!t->stopped)
         ids_put(&s->queue, id);
+    if (!rc && !t->stopped)
+        rc = constrain_take(s, id, err);
     if (!rc && text_loop_put(&t->loop, id, &period, &length))
         rc = loop_event(s, period, length);
     if (rc == GLM_ENOMEM || s->queue.failed) /* sinks cannot say it */
@@ -342,6 +344,10 @@ int32_t turn_settle(glm_session *s, glm_error *err)
         return end_message(s, GLM_END_STOP, err);
     if (t->n_left && think_due(s))
         rc = think_close(s, err);
+    if (!rc && t->n_left)
+        rc = constrain_forced(s, err);
+    if (!rc && t->stopped)
+        return end_message(s, GLM_END_STOP, err);
     if (!rc && t->n_left == 0)
         return end_message(s, GLM_END_LENGTH, err);
     s->state = SESSION_DECODE;
@@ -468,6 +474,7 @@ void turn_free(glm_session *s)
     buf_free(&s->turn.ready);
     mem_free(m, s->turn.call);
     mem_free(m, s->turn.mask);
+    constrain_close(s);
     buf_free(&s->turn.reasoning);
     buf_free(&s->turn.text);
     buf_free(&s->turn.calls);

@@ -128,7 +128,13 @@ static int32_t compile(struct con_grammar *g, const struct con_spec *spec, glm_e
         g->family = spec->family;
         g->in_thought = spec->in_thought;
         g->may_think = spec->may_think;
-        g->has_answer = spec->schema != NULL;
+        g->is_pattern = spec->schema == NULL && spec->regex != NULL;
+        g->has_answer = spec->schema != NULL || g->is_pattern;
+        if (g->is_pattern) {
+            rc = rx_pattern(&g->rx, spec->regex, spec->regex_size, true, &node, err);
+            g->root = rc ? 0 : rx_state_of(&g->rx, node);
+            break;
+        }
         if (g->has_answer)
             return compile_schema(g, copy(g, spec->schema));
         return call_compile(g, spec, copy(g, spec->tools), err);

@@ -38,7 +38,7 @@ enum con_tool_choice { CON_AUTO, CON_NONE, CON_REQUIRED, CON_NAMED };
 struct con_spec {
     enum con_kind kind;
     const struct json *schema;  /* CON_SCHEMA; CON_TURN: the answer's schema, or NULL */
-    const char *regex;
+    const char *regex;          /* CON_REGEX; CON_TURN: the answer's pattern, or NULL */
     size_t regex_size;
     const struct json *choices; /* an array of strings */
     /* CON_TURN */

@@ -16,11 +16,25 @@ static void put_newline(struct con_run *r, uint32_t frame, uint32_t next, uint32
     run_put(r, (struct config){ .kind = C_NEWLINE, .state = r->g->newline, .frame = frame, .arg = next }, base);
 }
 
-/* The answer's JSON; in between, one newline at most. A thought may still open where `think` says so. */
+/* Frame 0 is the answer's. */
+static void put_root(struct con_run *r, uint32_t base)
+{
+    const struct con_grammar *g = r->g;
+    struct config text = { .kind = C_TEXT, .state = g->root };
+    if (!g->is_pattern) {
+        run_value(r, g->root, 0, 0, base);
+        return;
+    }
+    run_put(r, text, base);
+    if (rx_accepts(&g->rx, g->root))
+        run_value_done(r, 0, base);
+}
+
+/* The answer's JSON or text; in between, one newline at most. A thought may still open where `think` says so. */
 static void put_answer(struct con_run *r, bool think, uint32_t base)
 {
     run_put(r, (struct config){ .kind = C_GLUE, .state = r->g->newline, .arg = think }, base);
-    run_value(r, r->g->root, 0, 0, base);
+    put_root(r, base);
 }
 
 void call_start(struct con_run *r, uint32_t base)
@@ -162,7 +176,7 @@ void call_exit(struct con_run *r, struct config c, uint32_t label, uint32_t base
     case C_GLUE:
         if (c.arg)
             run_put(r, (struct config){ .kind = C_GLUE, .arg = c.arg }, base);
-        run_value(r, r->g->root, 0, 0, base);
+        put_root(r, base);
         break;
     default: break;
     }

@@ -110,6 +110,7 @@ struct con_grammar {
     enum con_tool_choice choice;
     enum chat_family family;
     bool in_thought, may_think, has_answer;
+    bool is_pattern; /* the answer: root is a state over bytes, no term */
     struct con_tool *tool;
     uint32_t n_tool;
     struct tool_types *types;

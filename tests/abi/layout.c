@@ -122,6 +122,7 @@ int main(void)
     FIELD(glm_turn_options, stop_dedent);
     FIELD(glm_turn_options, keep_thoughts);
     FIELD(glm_turn_options, reserved);
+    FIELD(glm_turn_options, answer_pattern);
     SIZE(glm_event);
     FIELD(glm_event, struct_size);
     FIELD(glm_event, type);

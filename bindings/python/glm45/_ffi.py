@@ -125,7 +125,8 @@ class TurnOptions(Sized):
                 ("tool_choice", c_uint32), ("tool_name", c_char_p), ("think_close", c_char_p),
                 ("answer_schema", c_char_p), ("stop", POINTER(c_char_p)), ("n_stop", c_uint32),
                 ("n_logprobs", c_uint32), ("stop_lines", c_uint32), ("stop_dedent", c_uint32),
-                ("keep_thoughts", c_uint32), ("reserved", c_uint32)]
+                ("keep_thoughts", c_uint32), ("reserved", c_uint32),
+                ("answer_pattern", c_char_p)]
 
     def __init__(self, **fields: Any) -> None:
         nan = float("nan")
