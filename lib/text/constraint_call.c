@@ -37,6 +37,17 @@ static void put_answer(struct con_run *r, bool think, uint32_t base)
     put_root(r, base);
 }
 
+/* A call that is asked for comes before any text. */
+static bool call_first(const struct con_grammar *g)
+{
+    return !g->has_answer && (g->choice == CON_REQUIRED || g->choice == CON_NAMED);
+}
+
+static void put_wait(struct con_run *r, bool think, uint32_t base)
+{
+    run_put(r, (struct config){ .kind = C_GLUE, .state = r->g->newline, .arg = think }, base);
+}
+
 void call_start(struct con_run *r, uint32_t base)
 {
     const struct con_grammar *g = r->g;
@@ -44,6 +55,8 @@ void call_start(struct con_run *r, uint32_t base)
         put_free(r, FREE_THOUGHT, base);
     else if (g->has_answer)
         put_answer(r, g->may_think, base);
+    else if (call_first(g))
+        put_wait(r, g->may_think, base);
     else
         put_free(r, g->may_think ? FREE_START : 0, base);
 }
@@ -174,9 +187,10 @@ void call_exit(struct con_run *r, struct config c, uint32_t label, uint32_t base
             run_value_done(r, r->frame[c.frame].parent, base);
         break;
     case C_GLUE:
-        if (c.arg)
+        if (c.arg || call_first(r->g))
             run_put(r, (struct config){ .kind = C_GLUE, .arg = c.arg }, base);
-        put_root(r, base);
+        if (r->g->has_answer)
+            put_root(r, base);
         break;
     default: break;
     }
@@ -192,7 +206,7 @@ bool call_allows(const struct con_run *r, const struct config *c, enum tok_speci
         if (which == TOK_THINK_END)
             return (c->arg & FREE_THOUGHT) != 0;
         return which == TOK_TOOL_CALL && !(c->arg & FREE_THOUGHT) && !g->has_answer && g->names != 0;
-    case C_GLUE: return which == TOK_THINK && c->arg;
+    case C_GLUE: return (which == TOK_THINK && c->arg) || (which == TOK_TOOL_CALL && call_first(g));
     case C_ARGUMENTS:
         return (which == TOK_ARG_KEY && run_object_any_key(r, c->frame)) ||
             (which == TOK_TOOL_CALL_END && run_object_may_close(r, &r->frame[c->frame]));
@@ -214,6 +228,8 @@ void call_special(struct con_run *r, struct config c, enum tok_special which, ui
     case TOK_THINK_END:
         if (g->has_answer)
             put_answer(r, false, base);
+        else if (call_first(g) && !(c.arg & FREE_CALLED))
+            put_wait(r, false, base);
         else
             put_free(r, c.arg & ~(FREE_THOUGHT | FREE_START), base);
         break;

@@ -192,8 +192,9 @@ int32_t trie_open(struct mem *m, const struct tok *tok, struct trie **out, glm_e
     struct trie *t = mem_zalloc(m, sizeof *t);
     struct entry *e = mem_array(m, 2 * (n + 1), sizeof *e);
     bool fine = t != NULL && e != NULL;
-    if (fine) {
+    if (t != NULL)
         t->mem = m;
+    if (fine) {
         t->n_word = (tok_n(tok) + 31) / 32;
         t->depth_max = longest;
         collect(tok, e, &bytes, &longest);

@@ -207,6 +207,7 @@ FUNCTIONS: Mapping[str, Tuple[Any, List[Any]]] = {
     "glm_session_feed": (c_int32, [_handle, _ids, c_size_t, c_uint32, _err]),
     "glm_session_logits": (c_int32, [_handle, c_uint64, _floats, _err]),
     "glm_session_hidden": (c_int32, [_handle, c_uint64, _floats, _err]),
+    "glm_session_mask": (c_int32, [_handle, POINTER(POINTER(c_uint32)), _err]),
     "glm_session_sample": (c_int32, [_handle, _ids, _err]),
 }
 

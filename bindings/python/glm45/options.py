@@ -37,6 +37,7 @@ class TurnKeywords(TypedDict, total=False):
     tool_choice: str
     tool_name: Optional[str]
     answer_schema: Union[None, str, Mapping[str, Any]]
+    answer_pattern: Optional[str]
 
 
 def session_options(*, n_ctx: int = 0, kv_type: str = "auto", overflow: str = "error", event_bytes: int = 0,
@@ -88,7 +89,8 @@ def turn_options(*, thinking: Union[bool, int] = True, think_close: Optional[str
                  top_p: Optional[float] = None, min_p: Optional[float] = None,
                  repeat_penalty: Optional[float] = None, top_k: Optional[int] = None, tool_choice: str = "auto",
                  tool_name: Optional[str] = None,
-                 answer_schema: Union[None, str, Mapping[str, Any]] = None) -> _ffi.TurnOptions:
+                 answer_schema: Union[None, str, Mapping[str, Any]] = None,
+                 answer_pattern: Optional[str] = None) -> _ffi.TurnOptions:
     """See Session.turn."""
     options = _ffi.TurnOptions(max_tokens=_ffi.unsigned(max_tokens, 32, "max_tokens"),
                                max_ns=0 if max_seconds is None else nanoseconds(max_seconds, "max_seconds"),
@@ -106,4 +108,6 @@ def turn_options(*, thinking: Union[bool, int] = True, think_close: Optional[str
     if answer_schema is not None:
         schema = answer_schema if isinstance(answer_schema, str) else json.dumps(answer_schema, ensure_ascii=False)
         options.answer_schema = _ffi.c_text(schema, "answer_schema")
+    if answer_pattern is not None:
+        options.answer_pattern = _ffi.c_text(answer_pattern, "answer_pattern")
     return options

@@ -5,7 +5,7 @@ import selectors
 import weakref
 from array import array
 from contextlib import contextmanager
-from ctypes import POINTER, byref, c_float, c_int32, c_uint64, c_void_p, string_at
+from ctypes import POINTER, byref, c_float, c_int32, c_uint32, c_uint64, c_void_p, string_at
 from dataclasses import dataclass
 from types import TracebackType
 from typing import (TYPE_CHECKING, Any, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Set, Type, Union)
@@ -144,7 +144,7 @@ class Session:
         is indented less than its first.
         seed, temperature (0 is greedy), top_p, min_p, repeat_penalty (1 is off), top_k (0 is off); None: as the
         checkpoint says. tool_choice: "auto", "none", "required", or "named" with tool_name; answer_schema: JSON Schema
-        of the answer.
+        of the answer; answer_pattern: an ECMA-262 pattern of the answer. Both bind what is drawn by sample(), too.
         """
         self._call("glm_session_turn", byref(turn_options(**options)))
 
@@ -392,6 +392,14 @@ class Session:
             self.library.call(name, handle, which, byref(at))
             copy.frombytes(string_at(at, n * 4))
         return copy
+
+    def mask(self) -> bytes:
+        """Which ids may come next under answer_schema or answer_pattern, for hosts that sample for themselves: bit i % 8 of
+        byte i // 8 is id i's. The answer begins with the first call; what is computed from then on belongs to it."""
+        at = POINTER(c_uint32)()
+        with self._handle as handle:  # until the bits are copied
+            self.library.call("glm_session_mask", handle, byref(at))
+            return string_at(at, (self.model.info.n_vocab + 31) // 32 * 4)
 
     def sample(self) -> int:
         """Draws the id that follows the cache's last, by the options of turn(). It is not fed."""
