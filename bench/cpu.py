@@ -104,8 +104,8 @@ def measure(args, engines):
               lambda: ours.seconds("read") / token_bytes(ctx + args.gen / 2))
     if args.batch > 1:
         used = 1 - (1 - 8 / D_MODEL_TOUCH) ** args.batch
-        bytes_pass = dense + experts / 8 * D_MODEL_TOUCH * used + args.batch * kv * 2 * 32
-        table(f"decode, {args.batch} at once", "plain read", lambda s: f"batch {args.batch} 32 {args.gen} {s + 7}",
+        bytes_pass = dense + experts / 8 * D_MODEL_TOUCH * used + args.batch * kv * 2 * 128
+        table(f"decode, {args.batch} at once", "plain read", lambda s: f"batch {args.batch} 128 {args.gen} {s + 7}",
               args.gen * args.batch, lambda: ours.seconds("read") / bytes_pass * args.batch)
     return tables
 
