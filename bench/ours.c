@@ -201,7 +201,7 @@ static void *dots_run(void *arg)
     return NULL;
 }
 
-static double dots(const struct ours *o)
+static double dots_once(const struct ours *o)
 {
     uint32_t cpu = backend_cpu(o->net->be);
     struct dots d[64];
@@ -215,6 +215,17 @@ static double dots(const struct ours *o)
         n += d[i].n;
     }
     return n / (now() - begin);
+}
+
+/* The best of five: another process on a core makes it no smaller a limit. */
+static double dots(const struct ours *o)
+{
+    double best = 0;
+    for (int i = 0; i < 5; i++) {
+        double n = dots_once(o);
+        best = n > best ? n : best;
+    }
+    return best;
 }
 
 /* ---- commands ------------------------------------------------------------------------------------------------------------- */

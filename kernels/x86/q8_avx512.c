@@ -6,8 +6,11 @@
  * sum(x), so that the offset costs nothing. Per row, group and 16 outputs: 8 dots, 1 conversion, 1
  * multiply, 1 fma; the dots bound it.
  *
- * Many rows: a span of 256 inputs is unpacked to L1, then 8 rows at a time keep a group's 8 quads
- * in registers. One or two rows of Q4_0 or Q8_0: unpacked in registers, nothing is stored.
+ * More than 8 rows: a span of 256 inputs is unpacked to L1, of two panels at a time where there are
+ * two, and used for 6 rows (of one panel alone: 8) at a time, their sums side by side. Up to 8 rows:
+ * unpacked in registers, nothing is stored (q8_few.h); one or two rows of Q4_0 or Q8_0 in 256-bit
+ * registers, which is faster there (q8_direct.h). Unpacking spans in 512-bit registers was slower by
+ * 3 to 10 %: a load into a quarter of a register costs as much as two into halves.
  */
 #include "q8_drive.h"
 #include "x86.h"

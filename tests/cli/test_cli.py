@@ -432,6 +432,17 @@ class Bench(Case):
         self.assertEqual((rc, err), (0, ''))
         self.assertIn(b'decode tok/s', out)
 
+    def test_steps(self):
+        rc, out, err = glm45('bench', AIR, '--step-budget', '1,16', '--gen', '3', '--prompt', '24', '--json')
+        self.assertEqual((rc, err), (0, ''))
+        steps = json.loads(out)['steps']
+        self.assertEqual([s['budget_ms'] for s in steps], [1, 16])
+        for s in steps:
+            self.assertGreaterEqual(s['n'], 4)  # one for the prompt and one for each token, if none is cut
+            self.assertLessEqual(s['late_ms_p50'], s['late_ms_p99'])
+            self.assertLessEqual(s['late_ms_p99'], s['late_ms_max'])
+        self.fails(2, 'bench', AIR, '--step-budget', '0', parts=['--step-budget'])
+
 
 class Complete(Case):
     def test_repeats_and_limits(self):
