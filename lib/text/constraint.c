@@ -182,6 +182,8 @@ int32_t con_compile(struct mem *m, struct con_vocab *v, const struct con_spec *s
     if (!rc)
         rc = compile(g, spec, err);
     if (!rc)
+        rc = g->schema.failed; /* the copy of the tools, too */
+    if (!rc)
         rc = rx_check(&g->rx, NULL, err);
     g->rx.deadline_ns = 0;
     if (!rc) {

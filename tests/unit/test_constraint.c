@@ -278,7 +278,7 @@ START_TEST(choices)
     struct con_spec spec = { .kind = CON_TURN, .family = CHAT_47, .choice = CON_NONE };
     check_texts(compile_spec(spec, tools, &err), TEXTS("+hello", no_stop), TOK_SPECIALS, "none");
     spec.choice = CON_REQUIRED;
-    check_texts(compile_spec(spec, tools, &err), TEXTS("-hello", stop, "+hi<tool_call>stop</tool_call>there"), TOK_SPECIALS,
+    check_texts(compile_spec(spec, tools, &err), TEXTS("-hello", stop, "-hi<tool_call>stop</tool_call>there", "+<tool_call>stop</tool_call>there"), TOK_SPECIALS,
         "required");
     spec.choice = CON_NAMED;
     spec.name = "looks";
