@@ -19,6 +19,7 @@ static const struct command {
     { "tokenize", "texts to token ids, for scripts", tokenize_main },
     { "render", "conversations to prompts, for scripts", render_main },
     { "parse", "a model's output to reasoning, content and tool calls, for scripts", parse_main },
+    { "constrain", "texts through a JSON schema, pattern or tool grammar, for scripts", constrain_main },
     { "logits", "token ids to logits, for scripts", logits_main },
 };
 #define N_COMMAND (sizeof commands / sizeof commands[0])

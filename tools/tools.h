@@ -12,6 +12,7 @@ int synth_main(int argc, char **argv);
 int bench_main(int argc, char **argv);
 int tokenize_main(int argc, char **argv);
 int render_main(int argc, char **argv);
+int constrain_main(int argc, char **argv);
 int parse_main(int argc, char **argv);
 int logits_main(int argc, char **argv);
 

@@ -1,0 +1,380 @@
+/* rx_number.c: sets of numbers as languages of their JSON spellings: ranges, multiples. Numbers are compared as text: digit by
+ * digit in plain spelling, and in scientific spelling where it has one digit that is not 0 before the point (as programs print
+ * it). A set with a bound has no other spellings than these two.
+ */
+#include "rx.h"
+
+#include <string.h>
+
+#define DIGITS_MAX 400u
+#define FRACTION_SHOWN 17u /* digits behind the point that a double's shortest spelling may have */
+
+static const char plain[] = "(0|[1-9][0-9]*)(\\.[0-9]+)?";
+static const char scientific[] = "[1-9](\\.[0-9]{1,17}0*)?[eE](\\+?(0?[0-9]|[1-9][0-9]{1,2})|-(0?[1-9]|[1-9][0-9]{1,2}))";
+static const char mantissas[] = "[1-9](\\.[0-9]{1,17}0*)?", zero[] = "0(\\.0+)?";
+
+static uint32_t pattern(struct rx *x, const char *text)
+{
+    uint32_t out;
+    glm_error err = GLM_ERROR_INIT;
+    int32_t rc = rx_pattern(x, text, strlen(text), true, &out, &err);
+    if (rc)
+        x->failed = rc;
+    return out;
+}
+
+uint32_t rx_json_number(struct rx *x)
+{
+    return pattern(x, "-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?");
+}
+
+uint32_t rx_json_integer(struct rx *x)
+{
+    uint32_t out = pattern(x, "(0|[1-9][0-9]*)(\\.0+)?([eE]\\+?[0-9]{1,3})?");
+    uint32_t d = rx_range(x, '0', '9'), head = pattern(x, "[1-9]\\."), zeros = rx_rep(x, rx_range(x, '0', '0'), 0, RX_INF);
+    for (uint32_t n = 1; n <= FRACTION_SHOWN; n++) { /* 1.5e1: no more digits than the power takes */
+        uint32_t power = pattern(x, n < 10 ? "[eE]\\+?0?" : "[eE]\\+?1");
+        power = rx_cat(x, power, rx_range(x, '0' + n % 10, '0' + n % 10));
+        if (n == FRACTION_SHOWN)
+            power = rx_alt(x, power, pattern(x, "[eE]\\+?(1[89]|[2-9][0-9]|[1-9][0-9][0-9])"));
+        out = rx_alt(x, out, rx_cat(x, head, rx_cat(x, rx_rep(x, d, 1, n), rx_cat(x, zeros, power))));
+    }
+    return rx_cat(x, rx_rep(x, rx_range(x, '-', '-'), 0, 1), out);
+}
+
+uint32_t rx_json_number_compared(struct rx *x)
+{
+    return rx_cat(x, rx_rep(x, rx_range(x, '-', '-'), 0, 1), rx_alt(x, pattern(x, plain), pattern(x, scientific)));
+}
+
+/* ---- bounds ------------------------------------------------------------------------------------------------------------- */
+
+/* whole.fraction with neither a leading nor a closing zero; 0 is "" and "". */
+struct decimal {
+    char whole[DIGITS_MAX], fraction[DIGITS_MAX];
+    uint32_t n_whole, n_fraction;
+    bool negative;
+};
+
+static bool read_decimal(const char *text, size_t size, struct decimal *d)
+{
+    char digits[DIGITS_MAX];
+    int32_t n = 0, point = -1, exponent = 0;
+    size_t i = size > 0 && text[0] == '-';
+    *d = (struct decimal){ .negative = i == 1 };
+    for (; i < size && text[i] != 'e' && text[i] != 'E'; i++) {
+        if (text[i] == '.')
+            point = n;
+        else if (n == (int32_t)DIGITS_MAX)
+            return false;
+        else
+            digits[n++] = text[i];
+    }
+    if (i < size) {
+        bool down = text[++i] == '-';
+        i += text[i] == '-' || text[i] == '+';
+        for (; i < size; i++) {
+            exponent = exponent * 10 + (text[i] - '0');
+            if (exponent > 100000)
+                return false;
+        }
+        exponent = down ? -exponent : exponent;
+    }
+    point = (point < 0 ? n : point) + exponent;
+    int32_t lead = 0;
+    while (lead < n && digits[lead] == '0')
+        lead++;
+    while (n > lead && digits[n - 1] == '0')
+        n--;
+    if (lead == n) { /* -0 is 0 */
+        d->negative = false;
+        return true;
+    }
+    for (int32_t at = point < lead ? point : lead; at < (n > point ? n : point); at++) {
+        char c = at >= lead && at < n ? digits[at] : '0';
+        uint32_t *count = at < point ? &d->n_whole : &d->n_fraction;
+        if (*count == DIGITS_MAX)
+            return false;
+        (at < point ? d->whole : d->fraction)[(*count)++] = c;
+    }
+    return true;
+}
+
+static uint32_t digit(struct rx *x, int lo, int hi)
+{
+    return lo > hi ? RX_EMPTY : rx_range(x, (uint32_t)lo, (uint32_t)hi);
+}
+
+static uint32_t any_digits(struct rx *x)
+{
+    return rx_rep(x, digit(x, '0', '9'), 0, RX_INF);
+}
+
+/* Digits behind a point that make at least (strict: more than) the fraction f. Without the point; zeros may be missing. */
+static uint32_t fraction_from(struct rx *x, const char *f, uint32_t n, bool strict)
+{
+    uint32_t any = any_digits(x);
+    uint32_t out = strict ? rx_cat(x, any, rx_cat(x, digit(x, '1', '9'), any)) : any;
+    for (uint32_t i = n; i-- > 0;)
+        out = rx_alt(x, rx_cat(x, digit(x, f[i] + 1, '9'), any), rx_cat(x, digit(x, f[i], f[i]), out));
+    return out;
+}
+
+/* "" or a point and digits, which make at least the fraction. */
+static uint32_t tail_from(struct rx *x, const char *f, uint32_t n, bool strict)
+{
+    uint32_t some = rx_and(x, fraction_from(x, f, n, strict), rx_rep(x, digit(x, '0', '9'), 1, RX_INF));
+    uint32_t out = rx_cat(x, digit(x, '.', '.'), some);
+    return n == 0 && !strict ? rx_alt(x, RX_EPS, out) : out;
+}
+
+/* Digits without a leading zero that make a whole number greater than w; or equal, with `same` behind them. */
+static uint32_t whole_from(struct rx *x, const char *w, uint32_t n, uint32_t more, uint32_t same)
+{
+    uint32_t d = digit(x, '0', '9'), out = same;
+    for (uint32_t i = n; i-- > 0;) {
+        uint32_t rest = rx_cat(x, rx_rep(x, d, n - 1 - i, n - 1 - i), more);
+        out = rx_alt(x, rx_cat(x, digit(x, w[i] + 1, '9'), rest), rx_cat(x, digit(x, w[i], w[i]), out));
+    }
+    uint32_t longer = rx_cat(x, digit(x, '1', '9'), rx_cat(x, rx_rep(x, d, n, RX_INF), more));
+    return rx_alt(x, longer, out);
+}
+
+/* The part behind e that makes a power greater than e. */
+static uint32_t power_above(struct rx *x, int32_t e)
+{
+    char digits[12];
+    uint32_t n = 0, zeros = rx_rep(x, digit(x, '0', '0'), 0, RX_INF), d = digit(x, '0', '9');
+    int32_t v = e < 0 ? -e : e;
+    for (int32_t t = v; t > 0; t /= 10)
+        digits[n++] = (char)('0' + t % 10);
+    for (uint32_t i = 0; i < n / 2; i++) {
+        char swap = digits[i];
+        digits[i] = digits[n - 1 - i];
+        digits[n - 1 - i] = swap;
+    }
+    uint32_t some = rx_rep(x, d, 1, RX_INF);
+    uint32_t above = rx_cat(x, zeros, whole_from(x, digits, n, RX_EPS, RX_EMPTY));
+    uint32_t plus = rx_rep(x, digit(x, '+', '+'), 0, 1), minus = digit(x, '-', '-');
+    if (e >= 0)
+        return rx_cat(x, plus, above);
+    uint32_t same = rx_cat(x, zeros, rx_text(x, digits, n));
+    uint32_t below = rx_and(x, some, rx_not(x, rx_alt(x, above, same)));
+    return rx_alt(x, rx_cat(x, plus, some), rx_cat(x, minus, below));
+}
+
+static uint32_t power(struct rx *x, int32_t e)
+{
+    return rx_and(x, power_above(x, e - 1), rx_not(x, power_above(x, e)));
+}
+
+/* Spellings of magnitudes, without a sign, of at least d. */
+static uint32_t magnitude_from(struct rx *x, const struct decimal *d, bool strict)
+{
+    uint32_t more = pattern(x, "(\\.[0-9]+)?"), e = pattern(x, "[eE]"), out;
+    char m[2 * DIGITS_MAX];
+    uint32_t n = 0, skip = 0;
+    if (d->n_whole == 0 && d->n_fraction == 0) {
+        uint32_t all = rx_alt(x, pattern(x, plain), pattern(x, scientific));
+        return strict ? rx_and(x, all, rx_not(x, pattern(x, zero))) : all;
+    }
+    uint32_t tail = tail_from(x, d->fraction, d->n_fraction, strict);
+    if (d->n_whole == 0) { /* 0.x, or any whole number from 1 on */
+        out = rx_alt(x, rx_cat(x, digit(x, '0', '0'), tail), rx_cat(x, pattern(x, "[1-9][0-9]*"), more));
+    } else {
+        out = whole_from(x, d->whole, d->n_whole, more, tail);
+    }
+    while (d->n_whole == 0 && d->fraction[skip] == '0')
+        skip++;
+    memcpy(m, d->whole, d->n_whole);
+    n = d->n_whole;
+    memcpy(m + n, d->fraction + skip, d->n_fraction - skip);
+    n += d->n_fraction - skip;
+    while (n > 1 && m[n - 1] == '0')
+        n--;
+    int32_t top = d->n_whole > 0 ? (int32_t)d->n_whole - 1 : -1 - (int32_t)skip;
+    uint32_t mantissa = whole_from(x, m, 1, RX_EMPTY, tail_from(x, m + 1, n - 1, strict));
+    uint32_t greater = rx_cat(x, digit(x, m[0] + 1, '9'), more);
+    mantissa = rx_alt(x, greater, mantissa);
+    uint32_t same = rx_cat(x, mantissa, rx_cat(x, e, power(x, top)));
+    uint32_t above = rx_cat(x, rx_cat(x, pattern(x, mantissas), e), power_above(x, top));
+    return rx_alt(x, out, rx_and(x, pattern(x, scientific), rx_alt(x, same, above)));
+}
+
+bool rx_number_from(struct rx *x, const char *bound, size_t size, bool strict, uint32_t *out)
+{
+    struct decimal d;
+    *out = RX_EMPTY;
+    if (!read_decimal(bound, size, &d))
+        return false;
+    struct decimal none = { .n_whole = 0 };
+    uint32_t minus = digit(x, '-', '-'), all = magnitude_from(x, &none, false);
+    if (!d.negative) {
+        bool is_zero = d.n_whole + d.n_fraction == 0;
+        uint32_t least = magnitude_from(x, &d, strict);
+        *out = is_zero && !strict ? rx_alt(x, least, rx_cat(x, minus, pattern(x, zero))) : least;
+        return true;
+    }
+    /* v >= -d: not the magnitudes that are greater than d */
+    uint32_t beyond = magnitude_from(x, &d, !strict);
+    *out = rx_alt(x, all, rx_cat(x, minus, rx_and(x, all, rx_not(x, beyond))));
+    return true;
+}
+
+bool rx_number_equal(struct rx *x, const char *number, size_t size, uint32_t *out)
+{
+    uint32_t from, above;
+    if (!rx_number_from(x, number, size, false, &from) || !rx_number_from(x, number, size, true, &above))
+        return false;
+    *out = rx_and(x, from, rx_not(x, above));
+    return true;
+}
+
+/* ---- multiples ------------------------------------------------------------------------------------------------------------- */
+
+/* The digits read so far make a whole number m, of which `rem` is m mod p; `f` of them stand behind the point, and `z` zeros
+ * wait there, which count only if another digit follows. The value is m / 10^f * 10^x, a multiple of p / 10^k where
+ * m * 10^(x - f + k) is one of p. */
+enum { AT_SIGN, AT_FIRST, AT_ZERO, AT_WHOLE, AT_POINT, AT_FRACTION, AT_E, AT_E_SIGN, AT_POWER };
+#define FRACTION_MAX 20u
+#define POWER_MAX 400
+
+struct place {
+    uint32_t at, f, z, down, power;
+};
+
+static uint32_t pack(struct place p)
+{
+    return p.at | p.f << 4 | p.z << 9 | p.down << 14 | p.power << 15;
+}
+
+static struct place unpack(uint32_t v)
+{
+    return (struct place){ v & 15, v >> 4 & 31, v >> 9 & 31, v >> 14 & 1, v >> 15 & 0xFFFF };
+}
+
+static bool is_multiple(uint32_t p, uint32_t rem, int32_t shift)
+{
+    uint64_t v = rem % p;
+    if (shift < 0)
+        return false;
+    for (int32_t i = 0; i < shift && v != 0; i++)
+        v = v * 10 % p;
+    return v == 0;
+}
+
+bool rx_mod_nullable(const struct rx *x, uint32_t divisor, uint32_t rem, uint32_t phase)
+{
+    struct rx_divisor d = x->divisor[divisor];
+    struct place at = unpack(phase);
+    int32_t power = at.down ? -(int32_t)at.power : (int32_t)at.power;
+    if (at.at == AT_ZERO || at.at == AT_WHOLE || at.at == AT_FRACTION || at.at == AT_POWER)
+        return is_multiple(d.p, rem, power - (int32_t)at.f + (int32_t)d.k);
+    return false;
+}
+
+/* Ten more digits reach any remainder, an exponent takes the point away again. */
+bool rx_mod_is_open(uint32_t phase)
+{
+    struct place p = unpack(phase);
+    return p.at <= AT_WHOLE || (p.at <= AT_FRACTION && p.f + p.z + 10 < FRACTION_MAX);
+}
+
+static void put(struct rx *x, uint32_t divisor, uint32_t lo, uint32_t hi, uint32_t rem, struct place to)
+{
+    uint32_t node = rx_mod(x, divisor, rem, pack(to));
+    if (rx_grow(x, &x->scratch, &x->scratch_cap, (uint64_t)x->n_scratch + 1, sizeof *x->scratch))
+        x->scratch[x->n_scratch++] = (struct rx_move){ lo, hi, node };
+}
+
+static void put_exponent(struct rx *x, uint32_t divisor, uint32_t rem, struct place p)
+{
+    p.at = AT_E;
+    put(x, divisor, 'E', 'E', rem, p);
+    put(x, divisor, 'e', 'e', rem, p);
+}
+
+static void fraction_moves(struct rx *x, uint32_t divisor, uint32_t p, uint32_t rem, struct place at)
+{
+    uint64_t scale = 1;
+    struct place zero_more = at, digit_more = at;
+    zero_more.at = digit_more.at = AT_FRACTION;
+    if (at.f + at.z >= FRACTION_MAX) {
+        put(x, divisor, '0', '0', rem, zero_more);
+        return;
+    }
+    zero_more.z++;
+    digit_more.f = at.f + at.z + 1;
+    digit_more.z = 0;
+    for (uint32_t i = 0; i < at.z + 1; i++)
+        scale = scale * 10 % p;
+    put(x, divisor, '0', '0', rem, zero_more);
+    for (uint32_t c = 1; c < 10; c++)
+        put(x, divisor, '0' + c, '0' + c, (uint32_t)((rem * scale + c) % p), digit_more);
+}
+
+void rx_mod_moves(struct rx *x, uint32_t node)
+{
+    uint32_t divisor = x->node[node].b, rem = x->node[node].lo, p = x->divisor[divisor].p;
+    struct place at = unpack(x->node[node].hi), to = at;
+    switch (at.at) {
+    case AT_SIGN:
+        to.at = AT_FIRST;
+        put(x, divisor, '-', '-', 0, to); /* and what AT_FIRST has */
+        /* fall through */
+    case AT_FIRST:
+        to.at = AT_ZERO;
+        put(x, divisor, '0', '0', 0, to);
+        to.at = AT_WHOLE;
+        for (uint32_t c = 1; c < 10; c++)
+            put(x, divisor, '0' + c, '0' + c, c % p, to);
+        break;
+    case AT_ZERO:
+    case AT_WHOLE:
+        to.at = AT_POINT;
+        put(x, divisor, '.', '.', rem, to);
+        to.at = AT_WHOLE;
+        for (uint32_t c = 0; c < 10 && at.at == AT_WHOLE; c++)
+            put(x, divisor, '0' + c, '0' + c, (uint32_t)(((uint64_t)rem * 10 + c) % p), to);
+        put_exponent(x, divisor, rem, at);
+        break;
+    case AT_POINT: fraction_moves(x, divisor, p, rem, at); break;
+    case AT_FRACTION:
+        fraction_moves(x, divisor, p, rem, at);
+        put_exponent(x, divisor, rem, at);
+        break;
+    case AT_E:
+        to.at = AT_E_SIGN;
+        put(x, divisor, '+', '+', rem, to);
+        to.down = 1;
+        put(x, divisor, '-', '-', rem, to);
+        /* fall through */
+    case AT_E_SIGN:
+    case AT_POWER:
+        to = at;
+        to.at = AT_POWER;
+        for (uint32_t c = 0; c < 10; c++) {
+            to.power = at.power * 10 + c;
+            if (to.power <= POWER_MAX)
+                put(x, divisor, '0' + c, '0' + c, rem, to);
+        }
+        break;
+    default: break;
+    }
+}
+
+bool rx_divisor_read(const char *number, size_t size, uint32_t *p, uint32_t *k)
+{
+    struct decimal d;
+    uint64_t v = 0;
+    if (!read_decimal(number, size, &d) || d.negative || d.n_whole + d.n_fraction == 0 || d.n_fraction > 18)
+        return false;
+    for (uint32_t i = 0; i < d.n_whole + d.n_fraction; i++) {
+        v = v * 10 + (uint64_t)((i < d.n_whole ? d.whole[i] : d.fraction[i - d.n_whole]) - '0');
+        if (v > 0x7FFFFFFF)
+            return false;
+    }
+    *p = (uint32_t)v;
+    *k = d.n_fraction;
+    return true;
+}
