@@ -23,7 +23,10 @@ struct con_vocab {
     uint32_t *normal; /* [n_word] all tokens that are not added ones */
 };
 
-enum frame_kind { F_ROOT, F_OBJECT, F_ARRAY, F_CALL, F_ARGUMENT };
+enum frame_kind {
+    F_ROOT, F_OBJECT, F_ARRAY, F_CALL, F_ARGUMENT,
+    F_EITHER /* a value under way belongs to two frames, parent and shape: what follows it is tried for both */
+};
 
 struct frame {
     uint8_t kind, met; /* met: conditions of `some` that are met */

@@ -19,19 +19,85 @@ static void clear_bit(uint32_t *bits, int32_t id)
 
 /* ---- within a terminal --------------------------------------------------------------------------------------------------- */
 
-/* How many characters of any kind may follow, as plain tokens show it; false: it is not that kind of state. */
-static bool takes_anything(const struct rx *x, uint32_t state, uint32_t *most)
+/* Plain characters are all but quotes, backslashes and controls. How many of them may follow whatever they are, and after how
+ * many none may: equal where tokens of plain characters are told by their length alone. Follows sets of expressions, level by
+ * level; gives up where there are many. */
+#define LEVEL_MAX 12u
+
+struct level {
+    uint32_t node[LEVEL_MAX], n;
+};
+
+static bool level_put(struct level *l, uint32_t node)
+{
+    for (uint32_t i = 0; i < l->n; i++)
+        if (l->node[i] == node)
+            return true;
+    if (l->n == LEVEL_MAX)
+        return false;
+    l->node[l->n++] = node;
+    return true;
+}
+
+/* Adds what the node leads to by plain characters. *covered: all of them lead somewhere; *any: one does. */
+static bool level_step(struct rx *x, uint32_t node, uint32_t plane, struct level *to, bool *covered, bool *any)
+{
+    uint32_t n, p = 0x20;
+    rx_moves(x, node, &n);
+    *covered = true;
+    for (uint32_t i = 0; i < n; i++) {
+        struct rx_move m = x->move[x->node[node].moves + i];
+        if (m.hi < plane + 0x20 || m.lo > plane + RX_CODE_MAX || !rx_live(x, m.to))
+            continue;
+        uint32_t lo = m.lo > plane + 0x20 ? m.lo - plane : 0x20, hi = m.hi - plane;
+        if (lo == hi && (lo == '"' || lo == '\\'))
+            continue;
+        for (; p < lo; p++)
+            if (p != '"' && p != '\\' && (p < 0xD800 || p > 0xDFFF)) {
+                *covered = false;
+                break;
+            }
+        p = hi + 1;
+        *any = true;
+        if (!level_put(to, m.to))
+            return false;
+    }
+    *covered = *covered && p > RX_CODE_MAX;
+    return true;
+}
+
+/* false: lengths do not tell. */
+static bool takes_anything(struct rx *x, uint32_t state, uint32_t *most)
 {
     const struct rx_state *s = &x->state[state];
+    struct level now = { { s->node }, 1 }, next;
+    uint32_t kind = x->node[s->node].kind;
     if (s->kind != RX_AT_NODE)
         return false;
-    const struct rx_node *n = &x->node[s->node];
-    if (n->kind == RX_KIND_QUOTE)
-        n = &x->node[n->a];
-    if (n->kind != RX_KIND_REP || n->a != 3)
-        return false;
-    *most = n->hi;
-    return true;
+    uint32_t plane = kind == RX_KIND_QUOTE ? RX_STRING : 0;
+    if (kind == RX_KIND_QUOTE && x->node[x->node[s->node].a].kind == RX_KIND_KEYS) /* what literals allow, other keys do, too */
+        now.node[0] = rx_quote_rest(x, x->node[x->node[s->node].a].a);
+    for (*most = 0; *most < TRIE_PLAIN_MAX && !x->failed; ++*most) {
+        uint32_t n_covered = 0, n_any = 0;
+        next.n = 0;
+        for (uint32_t i = 0; i < now.n; i++) {
+            bool covered, any = false;
+            if (!level_step(x, now.node[i], plane, &next, &covered, &any))
+                return false;
+            n_covered += covered;
+            n_any += any;
+        }
+        if (n_any == 0)
+            return *most > 0;
+        if (n_covered < now.n)
+            return false;
+        if (next.n == now.n && !memcmp(next.node, now.node, next.n * sizeof *next.node)) {
+            *most = TRIE_PLAIN_MAX;
+            break;
+        }
+        now = next;
+    }
+    return !x->failed;
 }
 
 struct find {
@@ -85,11 +151,6 @@ static void find_rest(struct find *f, uint32_t start, uint32_t most)
     const uint32_t *plain = trie_plain(t, most);
     for (uint32_t w = 0; w < t->n_word; w++)
         f->bits[w] |= plain[w];
-    if (most >= TRIE_PLAIN_MAX && most < 256) { /* longer tokens exist: walk them all */
-        memset(f->bits, 0, f->g->vocab->n_word * sizeof *f->bits);
-        find_all(f, start);
-        return;
-    }
     at[0] = start;
     for (uint32_t k = 0; k < t->n_rest && !x->failed;) {
         const struct trie_node *n = &t->node[t->rest[k]];

@@ -38,11 +38,34 @@ static bool same_frame(const struct con_run *r, uint32_t i, uint32_t k)
         !memcmp(r->words + a->set, r->words + b->set, 2 * r->g->schema.object[a->shape].n_word * sizeof *r->words));
 }
 
+static bool is_among(const struct con_run *r, uint32_t frames, uint32_t frame)
+{
+    for (; r->frame[frames].kind == F_EITHER; frames = r->frame[frames].parent)
+        if (same_frame(r, r->frame[frames].shape, frame))
+            return true;
+    return same_frame(r, frames, frame);
+}
+
+/* A value's beginning that two frames wait for is one configuration: alternatives inside it are not multiplied by those around
+ * it. */
+static bool joins(struct con_run *r, struct config *o, const struct config *c)
+{
+    if (c->kind != C_SCALAR && c->kind != C_OBJECT_OPEN && c->kind != C_ARRAY_OPEN)
+        return false;
+    if (!is_among(r, o->frame, c->frame)) {
+        uint32_t at = (uint32_t)(o - r->config);
+        uint32_t both = run_frame(r, (struct frame){ .kind = F_EITHER, .parent = o->frame, .shape = c->frame });
+        r->config[at].frame = both;
+    }
+    return true;
+}
+
 void run_put(struct con_run *r, struct config c, uint32_t base)
 {
     for (uint32_t i = base; i < r->n_config; i++) {
-        const struct config *o = &r->config[i];
-        if (o->kind == c.kind && o->state == c.state && o->arg == c.arg && o->hash == c.hash && same_frame(r, o->frame, c.frame))
+        struct config *o = &r->config[i];
+        if (o->kind == c.kind && o->state == c.state && o->arg == c.arg && o->hash == c.hash &&
+            (same_frame(r, o->frame, c.frame) || joins(r, o, &c)))
             return;
     }
     if (r->n_config - base >= CONFIGS_MAX)
@@ -170,6 +193,14 @@ void run_value_done(struct con_run *r, uint32_t frame, uint32_t base)
     case F_ROOT: run_put(r, (struct config){ .kind = C_DONE, .frame = frame }, base); break;
     case F_OBJECT: run_object_value_done(r, &f, base); break;
     case F_ARRAY: array_value_done(r, &f, base); break;
+    case F_EITHER: /* the first of a pair may be one itself, the second never is */
+        for (uint32_t at = frame; !r->failed; at = r->frame[at].parent) {
+            bool last = r->frame[at].kind != F_EITHER;
+            run_value_done(r, last ? at : r->frame[at].shape, base);
+            if (last)
+                break;
+        }
+        break;
     default: run_put(r, (struct config){ .kind = C_VALUE_END, .frame = frame }, base); break;
     }
 }

@@ -162,6 +162,7 @@ static inline uint32_t rx_label_of(const struct rx *x, uint32_t state) { return 
 int32_t rx_pattern(struct rx *x, const char *text, size_t size, bool whole, uint32_t *out, glm_error *err);
 uint32_t rx_json_number(struct rx *x);
 uint32_t rx_json_integer(struct rx *x); /* 1.0 and 1e2 too */
+uint32_t rx_json_whole(struct rx *x);   /* without point and exponent */
 /* All numbers in spellings that the sets below tell apart: what a complement of one of them is taken from. */
 uint32_t rx_json_number_compared(struct rx *x);
 /* Numbers at or above a bound (above: strictly). Given as JSON spells a number. False: too long to be compared. */

@@ -42,6 +42,11 @@ uint32_t rx_json_integer(struct rx *x)
     return rx_cat(x, rx_rep(x, rx_range(x, '-', '-'), 0, 1), out);
 }
 
+uint32_t rx_json_whole(struct rx *x)
+{
+    return pattern(x, "-?(0|[1-9][0-9]*)");
+}
+
 uint32_t rx_json_number_compared(struct rx *x)
 {
     return rx_cat(x, rx_rep(x, rx_range(x, '-', '-'), 0, 1), rx_alt(x, pattern(x, plain), pattern(x, scientific)));

@@ -103,6 +103,7 @@ struct schema {
     char prefix[64]; /* where root itself stands: goes before the pointers of refusals */
     glm_error *err;
     int32_t failed;
+    bool is_oldest;      /* draft 4 or before: 1.0 is no integer */
     bool is_old, is_new; /* draft 7 or before, 2019-09 or later, as $schema says; neither: both are read */
     struct term *term;
     struct object_shape *object;
@@ -112,7 +113,7 @@ struct schema {
     uint32_t hash_mask;
     struct schema_id *id; /* (schema_ref.c) */
     uint32_t n_id, id_cap, depth, work, quick;
-    uint32_t any_number, compared, integer, any_object, any_array; /* made once; 0: not yet */
+    uint32_t any_number, compared, integer; /* made once; 0: not yet */
 };
 
 int32_t schema_open(struct schema *s, struct mem *m, struct rx *x, glm_error *err);

@@ -166,7 +166,7 @@ static uint32_t read_number(struct schema *s, const struct json *at, uint32_t ty
     part[n++] = multiple(s, at);
     if (!(type & TYPE_NUMBER)) {
         if (!s->integer)
-            s->integer = rx_json_integer(s->rx);
+            s->integer = s->is_oldest ? rx_json_whole(s->rx) : rx_json_integer(s->rx);
         part[n++] = s->integer;
     }
     uint32_t out = rx_and_list(s->rx, part, n);

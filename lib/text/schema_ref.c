@@ -193,7 +193,8 @@ int32_t schema_document(struct schema *s, const struct json *root)
     const struct json *dialect = json_get(root, "$schema");
     struct uri none = { .size = 0 };
     s->root = root;
-    s->is_old = says(dialect, "draft-03") || says(dialect, "draft-04") || says(dialect, "draft-05") ||
+    s->is_oldest = says(dialect, "draft-03") || says(dialect, "draft-04");
+    s->is_old = s->is_oldest || says(dialect, "draft-05") ||
         says(dialect, "draft-06") || says(dialect, "draft-07");
     s->is_new = says(dialect, "2019-09") || says(dialect, "2020-12");
     s->n_id = 0;

@@ -58,13 +58,12 @@ static uint32_t plain_chars(const struct entry *e)
             return UINT32_MAX;
         n += (c & 0xC0) != 0x80;
     }
-    return n;
+    return n < TRIE_PLAIN_MAX ? n : UINT32_MAX;
 }
 
 static void note_plain(struct trie *t, const struct entry *e, uint32_t n_char)
 {
-    uint32_t from = n_char < TRIE_PLAIN_MAX ? n_char : TRIE_PLAIN_MAX;
-    for (uint32_t i = from; i <= TRIE_PLAIN_MAX; i++)
+    for (uint32_t i = n_char; i < TRIE_PLAIN_MAX; i++)
         t->plain[(size_t)i * t->n_word + e->id / 32] |= 1u << e->id % 32;
 }
 
@@ -144,7 +143,7 @@ static bool build(struct trie *t, struct entry *e, size_t n)
     uint8_t *mark = mem_array(t->mem, n_node + 1, 1);
     uint32_t n_rest = 0;
     t->node = mem_array(t->mem, (size_t)n_node + 1, sizeof *t->node);
-    t->plain = mem_zarray(t->mem, (size_t)(TRIE_PLAIN_MAX + 1) * t->n_word, sizeof *t->plain);
+    t->plain = mem_zarray(t->mem, (size_t)TRIE_PLAIN_MAX * t->n_word, sizeof *t->plain);
     if (mark == NULL || t->node == NULL || t->plain == NULL) {
         mem_free(t->mem, mark);
         return false;

@@ -14,15 +14,15 @@ struct trie_node {
     uint8_t byte;
 };
 
-#define TRIE_PLAIN_MAX 32u /* characters of a token for which trie_plain tells lengths apart */
+#define TRIE_PLAIN_MAX 32u /* plain tokens have fewer characters */
 
 struct trie {
     struct mem *mem;
     struct trie_node *node; /* [n] preorder, without a root */
-    uint32_t *rest;         /* [n_rest] nodes from which a token that is not plain can be reached, preorder */
+    uint32_t *rest;         /* [n_rest] nodes from which a token can be reached that is in no list of plain ones, preorder */
     uint32_t *rest_next;    /* [n_rest] index in rest behind the node's subtree */
-    uint32_t *plain;        /* [TRIE_PLAIN_MAX + 1][n_word]: tokens of at most so many characters that are whole, and neither
-                             * quote, backslash nor control; the last one has all of them */
+    uint32_t *plain;        /* [TRIE_PLAIN_MAX][n_word]: tokens of at most so many characters that are whole, and neither
+                             * quote, backslash nor control */
     uint32_t n, n_rest, n_token, n_word, depth_max;
 };
 
@@ -31,7 +31,7 @@ void trie_close(struct trie *t);
 
 static inline const uint32_t *trie_plain(const struct trie *t, uint32_t n_char)
 {
-    return t->plain + (size_t)(n_char < TRIE_PLAIN_MAX ? n_char : TRIE_PLAIN_MAX) * t->n_word;
+    return t->plain + (size_t)(n_char < TRIE_PLAIN_MAX ? n_char : TRIE_PLAIN_MAX - 1) * t->n_word;
 }
 
 #endif
