@@ -19,9 +19,8 @@ static void clear_bit(uint32_t *bits, int32_t id)
 
 /* ---- within a terminal --------------------------------------------------------------------------------------------------- */
 
-/* Plain characters are all but quotes, backslashes and controls. How many of them may follow whatever they are, and after how
- * many none may: equal where tokens of plain characters are told by their length alone. Follows sets of expressions, level by
- * level; gives up where there are many. */
+/* How many characters of a slice may follow whatever they are, where after so many none may: then tokens of the slice are told
+ * by their length alone. Follows sets of expressions, level by level; gives up where there are many. */
 #define LEVEL_MAX 12u
 
 struct level {
@@ -39,50 +38,43 @@ static bool level_put(struct level *l, uint32_t node)
     return true;
 }
 
-/* Adds what the node leads to by plain characters. *covered: all of them lead somewhere; *any: one does. */
-static bool level_step(struct rx *x, uint32_t node, uint32_t plane, struct level *to, bool *covered, bool *any)
+/* Adds what the node leads to by the slice's characters. *covered: all of them lead somewhere; *any: one does. */
+static bool level_step(struct rx *x, uint32_t node, uint32_t plane, const struct trie_chars *c, struct level *to, bool *covered,
+    bool *any)
 {
-    uint32_t n, p = 0x20;
+    uint32_t n, i = 0;
     rx_moves(x, node, &n);
     *covered = true;
-    for (uint32_t i = 0; i < n; i++) {
-        struct rx_move m = x->move[x->node[node].moves + i];
-        if (m.hi < plane + 0x20 || m.lo > plane + RX_CODE_MAX || !rx_live(x, m.to))
-            continue;
-        uint32_t lo = m.lo > plane + 0x20 ? m.lo - plane : 0x20, hi = m.hi - plane;
-        if (lo == hi && (lo == '"' || lo == '\\'))
-            continue;
-        for (; p < lo; p++)
-            if (p != '"' && p != '\\' && (p < 0xD800 || p > 0xDFFF)) {
-                *covered = false;
+    for (uint32_t k = 0; k < c->n; k++) {
+        uint32_t lo = plane + c->range[k].lo, hi = plane + c->range[k].hi, p = lo;
+        while (i < n && x->move[x->node[node].moves + i].hi < lo)
+            i++;
+        for (uint32_t j = i; j < n && p <= hi; j++) {
+            struct rx_move m = x->move[x->node[node].moves + j];
+            if (m.lo > hi)
                 break;
-            }
-        p = hi + 1;
-        *any = true;
-        if (!level_put(to, m.to))
-            return false;
+            if (!rx_live(x, m.to))
+                continue;
+            *covered = *covered && m.lo <= p;
+            p = m.hi + 1;
+            *any = true;
+            if (!level_put(to, m.to))
+                return false;
+        }
+        *covered = *covered && p > hi;
     }
-    *covered = *covered && p > RX_CODE_MAX;
     return true;
 }
 
-/* false: lengths do not tell. */
-static bool takes_anything(struct rx *x, uint32_t state, uint32_t *most)
+static bool takes_slice(struct rx *x, uint32_t node, uint32_t plane, const struct trie_chars *c, uint32_t *most)
 {
-    const struct rx_state *s = &x->state[state];
-    struct level now = { { s->node }, 1 }, next;
-    uint32_t kind = x->node[s->node].kind;
-    if (s->kind != RX_AT_NODE)
-        return false;
-    uint32_t plane = kind == RX_KIND_QUOTE ? RX_STRING : 0;
-    if (kind == RX_KIND_QUOTE && x->node[x->node[s->node].a].kind == RX_KIND_KEYS) /* what literals allow, other keys do, too */
-        now.node[0] = rx_quote_rest(x, x->node[x->node[s->node].a].a);
-    for (*most = 0; *most < TRIE_PLAIN_MAX && !x->failed; ++*most) {
+    struct level now = { { node }, 1 }, next;
+    for (*most = 0; *most < TRIE_LENGTHS && !x->failed; ++*most) {
         uint32_t n_covered = 0, n_any = 0;
         next.n = 0;
         for (uint32_t i = 0; i < now.n; i++) {
             bool covered, any = false;
-            if (!level_step(x, now.node[i], plane, &next, &covered, &any))
+            if (!level_step(x, now.node[i], plane, c, &next, &covered, &any))
                 return false;
             n_covered += covered;
             n_any += any;
@@ -92,12 +84,27 @@ static bool takes_anything(struct rx *x, uint32_t state, uint32_t *most)
         if (n_covered < now.n)
             return false;
         if (next.n == now.n && !memcmp(next.node, now.node, next.n * sizeof *next.node)) {
-            *most = TRIE_PLAIN_MAX;
+            *most = TRIE_LENGTHS;
             break;
         }
         now = next;
     }
     return !x->failed;
+}
+
+/* The largest slice that is allowed as a whole, or by length; false: none. */
+static bool find_slice(struct rx *x, uint32_t state, uint32_t *slice, uint32_t *most)
+{
+    const struct rx_state *s = &x->state[state];
+    uint32_t node = s->node, kind = x->node[node].kind;
+    if (s->kind != RX_AT_NODE)
+        return false;
+    if (kind == RX_KIND_QUOTE && x->node[x->node[node].a].kind == RX_KIND_KEYS) /* what literals allow, other keys do, too */
+        node = rx_quote_rest(x, x->node[x->node[node].a].a);
+    for (*slice = 0; *slice < TRIE_SLICES; ++*slice)
+        if (takes_slice(x, node, kind == RX_KIND_QUOTE ? RX_STRING : 0, &trie_slice_chars[*slice], most))
+            return true;
+    return false;
 }
 
 struct find {
@@ -142,25 +149,26 @@ static void find_all(struct find *f, uint32_t start)
     }
 }
 
-/* The same over the nodes that lead to tokens with something else than plain characters; the others are known. */
-static void find_rest(struct find *f, uint32_t start, uint32_t most)
+/* The same over the nodes that lead to tokens outside a slice; those of the slice are known. */
+static void find_rest(struct find *f, uint32_t start, uint32_t slice, uint32_t most)
 {
     struct rx *x = &f->g->rx;
     const struct trie *t = f->g->vocab->trie;
     uint32_t at[DEPTH_MAX + 1];
-    const uint32_t *plain = trie_plain(t, most);
+    const uint32_t *shorter = trie_shorter(t, slice, most);
+    const struct trie_slice *s = &t->slice[slice];
     for (uint32_t w = 0; w < t->n_word; w++)
-        f->bits[w] |= plain[w];
+        f->bits[w] |= shorter[w];
     at[0] = start;
-    for (uint32_t k = 0; k < t->n_rest && !x->failed;) {
-        const struct trie_node *n = &t->node[t->rest[k]];
+    for (uint32_t k = 0; k < s->n_rest && !x->failed;) {
+        const struct trie_node *n = &t->node[s->rest[k]];
         uint32_t to = rx_step(x, at[n->depth - 1], n->byte);
         if (to == 0) {
-            k = t->rest_next[k];
+            k = s->rest_next[k];
             continue;
         }
         at[n->depth] = to;
-        if (!visit(f, t->rest[k], to))
+        if (!visit(f, s->rest[k], to))
             return;
         k++;
     }
@@ -241,14 +249,14 @@ static struct inside *keep(struct con_grammar *g, uint32_t state, const struct f
 static const struct inside *inside_of(struct con_grammar *g, uint32_t state, bool wants_exits)
 {
     struct rx *x = &g->rx;
-    uint32_t old = g->by_state_cap, most;
+    uint32_t old = g->by_state_cap, slice, most;
     if (state < old && g->by_state[state] != NULL && (g->by_state[state]->has_exits || !wants_exits))
         return g->by_state[state];
     struct find f = { .g = g, .wants_exits = wants_exits };
     f.bits = g->scratch_bits;
     memset(f.bits, 0, g->vocab->n_word * sizeof *f.bits);
-    if (takes_anything(x, state, &most))
-        find_rest(&f, state, most);
+    if (find_slice(x, state, &slice, &most))
+        find_rest(&f, state, slice, most);
     else
         find_all(&f, state);
     const struct inside *in = NULL;

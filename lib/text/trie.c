@@ -46,35 +46,49 @@ static size_t shared_prefix(const struct entry *a, const struct entry *b)
     return i;
 }
 
-/* Characters of a plain token; UINT32_MAX: it is none. */
-static uint32_t plain_chars(const struct entry *e)
+#define BEYOND_SPACES { 0x3001, 0xD7FF }, { 0xE000, 0xFEFE }, { 0xFF00, 0x10FFFF }
+const struct trie_chars trie_slice_chars[TRIE_SLICES] = {
+    { 12, { { 0x20, 0x21 }, { 0x23, 0x5B }, { 0x5D, 0x9F }, { 0xA1, 0x167F }, { 0x1681, 0x1FFF }, { 0x200B, 0x2027 },
+              { 0x202A, 0x202E }, { 0x2030, 0x205E }, { 0x2060, 0x2FFF }, BEYOND_SPACES } },
+    { 12, { { 0x21, 0x21 }, { 0x23, 0x5B }, { 0x5D, 0x9F }, { 0xA1, 0x167F }, { 0x1681, 0x1FFF }, { 0x200B, 0x2027 },
+              { 0x202A, 0x202E }, { 0x2030, 0x205E }, { 0x2060, 0x2FFF }, BEYOND_SPACES } },
+    { 3, { { '0', '9' }, { 'A', 'Z' }, { 'a', 'z' } } },
+    { 1, { { 'a', 'z' } } },
+};
+
+static bool in_slice(const struct trie_chars *s, uint32_t c)
 {
-    uint32_t n = 0;
-    if (!utf8_is_valid((const char *)e->text, e->size, NULL))
-        return UINT32_MAX;
-    for (uint32_t i = 0; i < e->size; i++) {
-        uint8_t c = e->text[i];
-        if (c < 0x20 || c == '"' || c == '\\')
+    for (uint32_t i = 0; i < s->n; i++)
+        if (c <= s->range[i].hi)
+            return c >= s->range[i].lo;
+    return false;
+}
+
+/* Characters of a token of the slice; UINT32_MAX: it is none. */
+static uint32_t slice_chars(const struct entry *e, const struct trie_chars *s)
+{
+    uint32_t n = 0, c;
+    for (uint32_t i = 0, size; i < e->size; i += size, n++) {
+        size = utf8_decode((const char *)e->text + i, e->size - i, &c);
+        if (size == 0 || n + 1 >= TRIE_LENGTHS || !in_slice(s, c))
             return UINT32_MAX;
-        n += (c & 0xC0) != 0x80;
     }
-    return n < TRIE_PLAIN_MAX ? n : UINT32_MAX;
+    return n;
 }
 
-static void note_plain(struct trie *t, const struct entry *e, uint32_t n_char)
+static void note_shorter(struct trie *t, struct trie_slice *s, const struct entry *e, uint32_t n_char)
 {
-    for (uint32_t i = n_char; i < TRIE_PLAIN_MAX; i++)
-        t->plain[(size_t)i * t->n_word + e->id / 32] |= 1u << e->id % 32;
+    for (uint32_t i = n_char; i < TRIE_LENGTHS; i++)
+        s->shorter[(size_t)i * t->n_word + e->id / 32] |= 1u << e->id % 32;
 }
 
-/* Nodes of sorted entries in preorder; `open` holds the path to the current one. rest marks: 1 for nodes on the way to a
- * token that is not plain. */
+/* Nodes of sorted entries in preorder; `open` holds the path to the current one. Marks: a bit per slice for nodes on the way
+ * to a token outside of it. */
 static void lay_out(struct trie *t, const struct entry *e, size_t n, uint32_t *open, uint8_t *mark)
 {
     uint32_t depth = 0;
     for (size_t i = 0; i < n; i++) {
         size_t keep = i == 0 ? 0 : shared_prefix(&e[i - 1], &e[i]);
-        uint32_t n_char = plain_chars(&e[i]);
         while (depth > keep) {
             struct trie_node *closed = &t->node[open[--depth]];
             closed->size = (uint32_t)(t->n - open[depth]);
@@ -85,11 +99,14 @@ static void lay_out(struct trie *t, const struct entry *e, size_t n, uint32_t *o
             t->node[t->n++] = (struct trie_node){ .id = -1, .depth = (uint16_t)(depth + 1), .byte = e[i].text[depth] };
         }
         t->node[open[depth - 1]].id = (int32_t)e[i].id;
-        if (n_char != UINT32_MAX)
-            note_plain(t, &e[i], n_char);
-        else
-            for (uint32_t k = depth; k > 0 && !mark[open[k - 1]]; k--)
-                mark[open[k - 1]] = 1;
+        for (uint32_t k = 0; k < TRIE_SLICES; k++) {
+            uint32_t n_char = slice_chars(&e[i], &trie_slice_chars[k]);
+            if (n_char != UINT32_MAX)
+                note_shorter(t, &t->slice[k], &e[i], n_char);
+            else
+                for (uint32_t d = depth; d > 0 && !(mark[open[d - 1]] >> k & 1); d--)
+                    mark[open[d - 1]] |= (uint8_t)(1u << k);
+        }
     }
     while (depth > 0) {
         depth--;
@@ -97,19 +114,27 @@ static void lay_out(struct trie *t, const struct entry *e, size_t n, uint32_t *o
     }
 }
 
-static void list_rest(struct trie *t, const uint8_t *mark)
+static bool list_rest(struct trie *t, uint32_t k, const uint8_t *mark)
 {
-    uint32_t open[1024], n_open = 0;
+    struct trie_slice *s = &t->slice[k];
+    uint32_t open[1024], n_open = 0, n = 0;
+    for (uint32_t i = 0; i < t->n; i++)
+        n += mark[i] >> k & 1;
+    s->rest = mem_array(t->mem, (size_t)n + 1, sizeof *s->rest);
+    s->rest_next = mem_array(t->mem, (size_t)n + 1, sizeof *s->rest_next);
+    if (s->rest == NULL || s->rest_next == NULL)
+        return false;
     for (uint32_t i = 0; i < t->n; i++) {
-        if (!mark[i])
+        if (!(mark[i] >> k & 1))
             continue;
-        while (n_open > 0 && t->node[t->rest[open[n_open - 1]]].depth >= t->node[i].depth)
-            t->rest_next[open[--n_open]] = t->n_rest;
-        open[n_open++] = t->n_rest;
-        t->rest[t->n_rest++] = i;
+        while (n_open > 0 && t->node[s->rest[open[n_open - 1]]].depth >= t->node[i].depth)
+            s->rest_next[open[--n_open]] = s->n_rest;
+        open[n_open++] = s->n_rest;
+        s->rest[s->n_rest++] = i;
     }
     while (n_open > 0)
-        t->rest_next[open[--n_open]] = t->n_rest;
+        s->rest_next[open[--n_open]] = s->n_rest;
+    return true;
 }
 
 static size_t collect(const struct tok *tok, struct entry *e, size_t *bytes, uint32_t *longest)
@@ -141,22 +166,19 @@ static bool build(struct trie *t, struct entry *e, size_t n)
 {
     uint32_t n_node = count_nodes(e, n), open[1024];
     uint8_t *mark = mem_array(t->mem, n_node + 1, 1);
-    uint32_t n_rest = 0;
+    bool fine = mark != NULL;
     t->node = mem_array(t->mem, (size_t)n_node + 1, sizeof *t->node);
-    t->plain = mem_zarray(t->mem, (size_t)TRIE_PLAIN_MAX * t->n_word, sizeof *t->plain);
-    if (mark == NULL || t->node == NULL || t->plain == NULL) {
-        mem_free(t->mem, mark);
-        return false;
+    fine = fine && t->node != NULL;
+    for (uint32_t k = 0; k < TRIE_SLICES && fine; k++) {
+        t->slice[k].shorter = mem_zarray(t->mem, (size_t)TRIE_LENGTHS * t->n_word, sizeof(uint32_t));
+        fine = t->slice[k].shorter != NULL;
     }
-    lay_out(t, e, n, open, mark);
-    for (uint32_t i = 0; i < t->n; i++)
-        n_rest += mark[i];
-    t->rest = mem_array(t->mem, (size_t)n_rest + 1, sizeof *t->rest);
-    t->rest_next = mem_array(t->mem, (size_t)n_rest + 1, sizeof *t->rest_next);
-    if (t->rest != NULL && t->rest_next != NULL)
-        list_rest(t, mark);
+    if (fine)
+        lay_out(t, e, n, open, mark);
+    for (uint32_t k = 0; k < TRIE_SLICES && fine; k++)
+        fine = list_rest(t, k, mark);
     mem_free(t->mem, mark);
-    return t->rest != NULL && t->rest_next != NULL;
+    return fine;
 }
 
 int32_t trie_open(struct mem *m, const struct tok *tok, struct trie **out, glm_error *err)
@@ -172,8 +194,7 @@ int32_t trie_open(struct mem *m, const struct tok *tok, struct trie **out, glm_e
     bool fine = t != NULL && e != NULL;
     if (fine) {
         t->mem = m;
-        t->n_token = tok_n(tok);
-        t->n_word = (t->n_token + 31) / 32;
+        t->n_word = (tok_n(tok) + 31) / 32;
         t->depth_max = longest;
         collect(tok, e, &bytes, &longest);
         sort(e, e + n, n);
@@ -193,8 +214,10 @@ void trie_close(struct trie *t)
     if (t == NULL)
         return;
     mem_free(t->mem, t->node);
-    mem_free(t->mem, t->rest);
-    mem_free(t->mem, t->rest_next);
-    mem_free(t->mem, t->plain);
+    for (uint32_t k = 0; k < TRIE_SLICES; k++) {
+        mem_free(t->mem, t->slice[k].shorter);
+        mem_free(t->mem, t->slice[k].rest);
+        mem_free(t->mem, t->slice[k].rest_next);
+    }
     mem_free(t->mem, t);
 }

@@ -14,24 +14,40 @@ struct trie_node {
     uint8_t byte;
 };
 
-#define TRIE_PLAIN_MAX 32u /* plain tokens have fewer characters */
+#define TRIE_LENGTHS 32u /* tokens of a slice have fewer characters */
+#define TRIE_SLICES 4u
+
+/* Tokens made of one kind of characters only. In many states of a grammar all of them are allowed, or all that are not too
+ * long: then only the others need to be walked. */
+struct trie_slice {
+    uint32_t *shorter;   /* [TRIE_LENGTHS][n_word]: tokens of at most so many characters */
+    uint32_t *rest;      /* [n_rest] nodes from which a token outside the slice can be reached, preorder */
+    uint32_t *rest_next; /* [n_rest] index in rest behind the node's subtree */
+    uint32_t n_rest;
+};
+struct trie_chars { /* the characters of a slice; sorted, disjoint */
+    uint32_t n;
+    struct {
+        uint32_t lo, hi;
+    } range[12];
+};
+/* From the most to the fewest: anything but quote, backslash, control and rare spaces; the same without the blank; letters
+ * and digits; small letters. */
+extern const struct trie_chars trie_slice_chars[TRIE_SLICES];
 
 struct trie {
     struct mem *mem;
     struct trie_node *node; /* [n] preorder, without a root */
-    uint32_t *rest;         /* [n_rest] nodes from which a token can be reached that is in no list of plain ones, preorder */
-    uint32_t *rest_next;    /* [n_rest] index in rest behind the node's subtree */
-    uint32_t *plain;        /* [TRIE_PLAIN_MAX][n_word]: tokens of at most so many characters that are whole, and neither
-                             * quote, backslash nor control */
-    uint32_t n, n_rest, n_token, n_word, depth_max;
+    struct trie_slice slice[TRIE_SLICES];
+    uint32_t n, n_word, depth_max;
 };
 
 int32_t trie_open(struct mem *m, const struct tok *t, struct trie **out, glm_error *err);
 void trie_close(struct trie *t);
 
-static inline const uint32_t *trie_plain(const struct trie *t, uint32_t n_char)
+static inline const uint32_t *trie_shorter(const struct trie *t, uint32_t slice, uint32_t n_char)
 {
-    return t->plain + (size_t)(n_char < TRIE_PLAIN_MAX ? n_char : TRIE_PLAIN_MAX - 1) * t->n_word;
+    return t->slice[slice].shorter + (size_t)(n_char < TRIE_LENGTHS ? n_char : TRIE_LENGTHS - 1) * t->n_word;
 }
 
 #endif
