@@ -57,8 +57,9 @@ struct config {
     uint32_t state; /* 0: waits for a special token */
     uint32_t frame;
     uint32_t arg;   /* shape, flags, or what comes next */
-    uint64_t hash;  /* C_KEY where keys are told apart: of its bytes so far */
+    uint64_t hash;  /* C_KEY where keys are told apart: of its bytes so far; 1: none yet */
 };
+#define HASH_ESCAPED 2u /* a key with an escape in it: a literal one, or it is dropped */
 
 struct exit_point { /* a node of the trie behind which the terminal may have ended */
     uint32_t node, label;
@@ -143,6 +144,7 @@ uint32_t run_frame(struct con_run *r, struct frame f);
 void run_value(struct con_run *r, uint32_t term, uint32_t frame, uint32_t spaced, uint32_t base);
 void run_value_done(struct con_run *r, uint32_t frame, uint32_t base);
 bool run_key_live(struct con_run *r, const struct config *c, uint32_t state);
+bool run_key_is_literal(const struct con_run *r, const struct config *c, uint32_t state); /* may still become one of the shape's keys */
 bool run_key_touched(struct con_run *r, const struct config *c, uint32_t state);
 const uint64_t *run_deny(const struct con_run *r, const struct frame *f);
 uint32_t grammar_state(struct con_grammar *g, uint32_t node);

@@ -213,7 +213,7 @@ void run_object_key(struct con_run *r, const struct config *c, uint32_t label, u
     const struct object_shape *o = shape_of(r, &f);
     if (label < o->n_key && has(run_deny(r, &f), label))
         return;
-    if (label >= o->n_key && c->hash != 0) {
+    if (label >= o->n_key && c->hash != 0) { /* (an escaped one never comes here) */
         if (is_used(r, &f, c->hash) || !note_used(r, &f, c->hash))
             return;
     }
@@ -374,5 +374,24 @@ bool run_key_touched(struct con_run *r, const struct config *c, uint32_t state)
     for (uint32_t i = 0; i < s->n_move; i++)
         if (node_touched(r, f, x->move[s->moves + i].to & 0x7FFFFFFFu))
             return true;
+    return false;
+}
+
+bool run_key_is_literal(const struct con_run *r, const struct config *c, uint32_t state)
+{
+    uint32_t n_key = r->g->schema.object[r->frame[c->frame].shape].n_key;
+    const struct rx *x = &r->g->rx;
+    const struct rx_state *s = &x->state[state];
+    uint32_t lo, hi;
+    bool inside;
+    if (s->n_move == 0) {
+        key_range(r, s->node, &lo, &hi, &inside);
+        return lo < hi && lo < n_key;
+    }
+    for (uint32_t i = 0; i < s->n_move; i++) {
+        key_range(r, x->move[s->moves + i].to & 0x7FFFFFFFu, &lo, &hi, &inside);
+        if (lo < hi && lo < n_key)
+            return true;
+    }
     return false;
 }

@@ -247,12 +247,14 @@ static void step(struct con_run *r, struct config c, uint8_t byte, uint32_t base
         return;
     c.state = to;
     if (c.hash != 0) {
-        if (byte == '\\') /* two spellings of one key would look like two keys */
-            return;
-        if (c.hash == 1) /* before the key's own characters */
+        if (byte == '\\' || c.hash == HASH_ESCAPED) { /* two spellings of one key would look like two keys */
+            if (!run_key_is_literal(r, &c, to))
+                return;
+            c.hash = HASH_ESCAPED;
+        } else if (c.hash == 1) /* before the key's own characters */
             c.hash = byte == '"' ? 0xcbf29ce484222325u : 1;
         else
-            c.hash = ((c.hash ^ byte) * 0x100000001b3u) | 2;
+            c.hash = ((c.hash ^ byte) * 0x100000001b3u) | 4;
     }
     const struct rx_state *s = &x->state[to];
     uint8_t kind = x->node[s->node].kind;

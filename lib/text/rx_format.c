@@ -33,9 +33,9 @@ static const char ipv6[] = "(?:(?:" H ":){6}" LS32 "|::(?:" H ":){5}" LS32 "|(?:
 #define ATEXT "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 #define MAIL_HOST "(?:" LABEL "(?:\\." LABEL ")*|\\[" IPV4 "\\]|\\[IPv6:" IPV6 "\\])"
 #define EMAIL "(?:" ATEXT "(?:\\." ATEXT ")*|\"(?:[ !#-\\[\\]-~]|\\\\[ -~])*\")@" MAIL_HOST
-#define UTEXT "[A-Za-z0-9!#$%&'*+/=?^_`{|}~\\u0080-\\uFEFF\\u{10000}-\\u{10FFFF}-]+"
+#define UTEXT "[A-Za-z0-9!#$%&'*+/=?^_`{|}~\\u0080-\\uD7FF\\uE000-\\u{10FFFF}-]+"
 #define ULABEL "[A-Za-z0-9\\u00C0-\\uD7FF\\uF900-\\uFDCF\\u{10000}-\\u{10FFFF}](?:[A-Za-z0-9\\u00C0-\\uD7FF-]{0,61}[A-Za-z0-9\\u00C0-\\uD7FF])?"
-#define UMAIL UTEXT "(?:\\." UTEXT ")*@(?:" ULABEL "(?:\\." ULABEL ")*|\\[" IPV4 "\\]|\\[IPv6:" IPV6 "\\])"
+#define UMAIL "(?:" UTEXT "(?:\\." UTEXT ")*|\"(?:[ !#-\\[\\]-~\\u0080-\\uD7FF\\uE000-\\u{10FFFF}]|\\\\[ -~])*\")@(?:" ULABEL "(?:\\." ULABEL ")*|\\[" IPV4 "\\]|\\[IPv6:" IPV6 "\\])"
 
 /* RFC 3986, and 3987 with U among the characters. */
 #define PCT "%[0-9A-Fa-f]{2}"
@@ -46,16 +46,17 @@ static const char ipv6[] = "(?:(?:" H ":){6}" LS32 "|::(?:" H ":){5}" LS32 "|(?:
 #define SEGMENTS(U) "(?:/" PCHAR(U) "*)*"
 #define AUTHORITY(U) "(?:(?:[" UNRESERVED SUB ":" U "]|" PCT ")*@)?" \
     "(?:\\[(?:" IPV6 "|[vV][0-9A-Fa-f]+\\.[" UNRESERVED SUB ":]+)\\]|(?:[" UNRESERVED SUB U "]|" PCT ")*)(?::\\d*)?"
-#define AFTER(U) "(?:\\?(?:" PCHAR(U) "|[/?])*)?(?:#(?:" PCHAR(U) "|[/?])*)?"
+#define AFTER(U, P) "(?:\\?(?:" PCHAR(U P) "|[/?])*)?(?:#(?:" PCHAR(U) "|[/?])*)?"
 #define SCHEME "[A-Za-z][A-Za-z0-9+.\\-]*:"
 #define PATHS(U) "(?://" AUTHORITY(U) SEGMENTS(U) "|/(?:" PCHAR(U) "+" SEGMENTS(U) ")?|" PCHAR(U) "+" SEGMENTS(U) ")?"
-#define URI(U) SCHEME PATHS(U) AFTER(U)
+#define PRIVATE "\\uE000-\\uF8FF\\u{F0000}-\\u{FFFFD}\\u{100000}-\\u{10FFFD}"
+#define URI(U, P) SCHEME PATHS(U) AFTER(U, P)
 #define NO_COLON(U) "(?:[" UNRESERVED SUB "@" U "]|" PCT ")"
-#define RELATIVE(U) "(?://" AUTHORITY(U) SEGMENTS(U) "|/(?:" PCHAR(U) "+" SEGMENTS(U) ")?|" NO_COLON(U) "+" SEGMENTS(U) ")?" AFTER(U)
-#define REFERENCE(U) "(?:" URI(U) "|" RELATIVE(U) ")"
+#define RELATIVE(U, P) "(?://" AUTHORITY(U) SEGMENTS(U) "|/(?:" PCHAR(U) "+" SEGMENTS(U) ")?|" NO_COLON(U) "+" SEGMENTS(U) ")?" AFTER(U, P)
+#define REFERENCE(U, P) "(?:" URI(U, P) "|" RELATIVE(U, P) ")"
 
 #define VARIABLE "(?:[A-Za-z0-9_]|" PCT ")(?:\\.?(?:[A-Za-z0-9_]|" PCT "))*(?::[1-9]\\d{0,3}|\\*)?"
-#define TEMPLATE "(?:[!#$&(-;=?-\\[\\]_a-z~" UCS "]|" PCT "|\\{[+#./;?&=,!@|]?" VARIABLE "(?:," VARIABLE ")*\\})*"
+#define TEMPLATE "(?:[!#$&-;=?-\\[\\]_a-z~" UCS "]|" PCT "|\\{[+#./;?&=,!@|]?" VARIABLE "(?:," VARIABLE ")*\\})*"
 #define POINTER "(?:/(?:[^~/]|~[01])*)*"
 
 #define DAY "\\d+D"
@@ -73,7 +74,7 @@ static const struct {
     { "date", DATE }, { "time", TIME }, { "date-time", DATE "[Tt]" TIME }, { "duration", DURATION },
     { "email", EMAIL }, { "idn-email", UMAIL }, { "hostname", HOST }, { "idn-hostname", NULL },
     { "ipv4", IPV4 }, { "ipv6", IPV6 }, { "uuid", "[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}" },
-    { "uri", URI("") }, { "uri-reference", REFERENCE("") }, { "iri", URI(UCS) }, { "iri-reference", REFERENCE(UCS) },
+    { "uri", URI("", "") }, { "uri-reference", REFERENCE("", "") }, { "iri", URI(UCS, PRIVATE) }, { "iri-reference", REFERENCE(UCS, PRIVATE) },
     { "uri-template", TEMPLATE }, { "json-pointer", POINTER },
     { "relative-json-pointer", "(?:0|[1-9]\\d*)(?:#|" POINTER ")" }, { "regex", NULL },
 };
