@@ -4,7 +4,7 @@
 #define DEFAULT_BYTES (64u << 20)
 #define DEFAULT_CACHE (24u << 20)
 #define DEFAULT_STATES 400000u
-#define DEFAULT_COMPILE_NS 100000000u
+#define DEFAULT_WORK 120000u
 #define FORCED_MAX 4096u /* bytes that are looked ahead */
 
 /* ---- vocabularies --------------------------------------------------------------------------------------------------------- */
@@ -169,7 +169,8 @@ int32_t con_compile(struct mem *m, struct con_vocab *v, const struct con_spec *s
     if (!rc) {
         g->rx.byte_max = or_default(limits->bytes, DEFAULT_BYTES);
         g->rx.state_max = (uint32_t)or_default(limits->states, DEFAULT_STATES);
-        g->rx.deadline_ns = os_now_ns() + or_default(limits->compile_ns, DEFAULT_COMPILE_NS);
+        g->rx.work_max = (uint32_t)or_default(limits->work, DEFAULT_WORK);
+        g->rx.deadline_ns = limits->compile_ns ? os_now_ns() + limits->compile_ns : 0;
         rc = schema_open(&g->schema, m, &g->rx, err);
     }
     if (!rc)
@@ -253,6 +254,7 @@ int32_t con_open(struct mem *m, struct con_grammar *g, struct con_run **out, glm
     r->g = g;
     con_hold(g);
     pthread_mutex_lock(&g->lock);
+    g->rx.work = 0;
     run_start(r);
     note_moment(r, 0);
     int32_t rc = failure(r, err);
@@ -353,6 +355,7 @@ int32_t con_accept(struct con_run *r, int32_t id, glm_error *err)
     const char *bytes = NULL;
     bool ends = con_can_end(r);
     pthread_mutex_lock(&r->g->lock);
+    r->g->rx.work = 0;
     if (id >= 0 && special_of(r->g, id, &which)) {
         if (ends && is_stop(which))
             run_put(r, (struct config){ .kind = C_DONE }, r->n_config);
@@ -432,6 +435,7 @@ int32_t con_forced(struct con_run *r, struct ids *out, glm_error *err)
     size_t before = out->n;
     buf_init(&text, r->mem);
     pthread_mutex_lock(&r->g->lock);
+    r->g->rx.work = 0;
     for (int byte; n > 0 && text.size < FORCED_MAX && !r->failed && (byte = only_byte(r, from, n)) >= 0;) {
         uint32_t at = r->n_config;
         run_step(r, from, n, (uint8_t)byte);

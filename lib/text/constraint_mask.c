@@ -508,6 +508,7 @@ int32_t con_mask(struct con_run *r, uint32_t *bits, glm_error *err)
     struct mark m = mark_of(r);
     int32_t rc;
     pthread_mutex_lock(&r->g->lock);
+    r->g->rx.work = 0;
     memset(bits, 0, r->g->vocab->n_word * sizeof *bits);
     for (uint32_t i = 0; i < now->n && !r->failed && !r->g->rx.failed; i++)
         add_config(r, now->first + i, bits);

@@ -96,13 +96,14 @@ struct rx {
     uint32_t state_max;    /* limits; 0: none */
     uint64_t byte_max, bytes;
     uint64_t deadline_ns;  /* 0: none */
-    uint32_t tick;
+    uint32_t work, work_max; /* expressions and states asked for since the caller set work to 0; work_max 0: no limit */
     int32_t failed;        /* GLM_ENOMEM or GLM_ELIMIT; sticks until rx_forgive */
 };
 
 int32_t rx_init(struct rx *x, struct mem *m, glm_error *err); /* zeroes x first; set limits after it */
 void rx_free(struct rx *x);
 int32_t rx_check(struct rx *x, const char *what, glm_error *err); /* the sticky failure as a status, which is cleared */
+bool rx_is_overworked(struct rx *x); /* counts one step of work; true: failed */
 /* Grows an array of rx's; false: failed is set. */
 bool rx_grow(struct rx *x, void *array /* pointer to the pointer */, uint32_t *capacity, uint64_t need, size_t element);
 

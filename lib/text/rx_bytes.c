@@ -48,7 +48,7 @@ static bool grow_hash(struct rx *x)
 /* The state's moves, if any, lie at the end of x->move and are taken back where it exists already. */
 static uint32_t intern(struct rx *x, struct rx_state *s)
 {
-    if (x->failed || (x->n_state >= (x->state_hash ? x->state_hash_mask + 1 : 0) && !grow_hash(x)))
+    if (x->failed || rx_is_overworked(x) || (x->n_state >= (x->state_hash ? x->state_hash_mask + 1 : 0) && !grow_hash(x)))
         return 0;
     uint32_t slot = hash_state(x, s) & x->state_hash_mask;
     for (uint32_t i = x->state_hash[slot]; i != 0; i = x->state[i].next)

@@ -77,10 +77,11 @@ static bool grow_hash(struct rx *x)
     return true;
 }
 
-static bool out_of_time(struct rx *x)
+bool rx_is_overworked(struct rx *x)
 {
-    if (x->deadline_ns && (++x->tick & 255) == 0 && os_now_ns() > x->deadline_ns)
-        x->failed = GLM_ELIMIT;
+    bool late = x->deadline_ns && (x->work & 255) == 0 && os_now_ns() > x->deadline_ns;
+    if ((++x->work > x->work_max && x->work_max) || late)
+        x->failed = x->failed ? x->failed : GLM_ELIMIT;
     return x->failed != 0;
 }
 
@@ -88,7 +89,7 @@ static bool out_of_time(struct rx *x)
 static uint32_t intern(struct rx *x, struct rx_node *n)
 {
     uint32_t *pool = n->kind == RX_KIND_SET ? &x->n_range : &x->n_child;
-    if (x->failed || out_of_time(x))
+    if (x->failed || rx_is_overworked(x))
         return RX_EMPTY;
     if (x->n_node >= (x->node_hash ? x->hash_mask + 1 : 0) && !grow_hash(x))
         return RX_EMPTY;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define SHAPES_MAX 96u
-#define WORK_MAX 100000u
+#define WORK_MAX 20000u
 
 struct norm norm_none(void)
 {
@@ -62,6 +62,7 @@ static const uint32_t *keep(struct schema *s, const struct shapes *from)
 
 static bool merge(struct schema *s, bool object, uint32_t a, uint32_t b, uint32_t *out, const struct json *at)
 {
+    rx_is_overworked(s->rx);
     if (++s->work > WORK_MAX)
         schema_fail(s, GLM_ELIMIT, at, "the schema has too many combinations of alternatives");
     if (s->failed)
