@@ -59,7 +59,7 @@ struct config {
     uint32_t arg;   /* shape, flags, or what comes next */
     uint64_t hash;  /* C_KEY where keys are told apart: of its bytes so far; 1: none yet */
 };
-#define HASH_ESCAPED 2u /* a key with an escape in it: a literal one, or it is dropped */
+#define HASH_ESCAPED 2u /* a key with an escape in it that it does not need: a literal one, or it is dropped */
 
 struct exit_point { /* a node of the trie behind which the terminal may have ended */
     uint32_t node, label;

@@ -243,11 +243,12 @@ static void step(struct con_run *r, struct config c, uint8_t byte, uint32_t base
         return;
     }
     uint32_t to = c.state != 0 ? rx_step(x, c.state, byte) : 0;
+    bool respelled = x->state[c.state].kind == RX_AT_ESCAPE && (byte == 'u' || byte == '/');
     if (to == 0 || (key && !run_key_live(r, &c, to)))
         return;
     c.state = to;
     if (c.hash != 0) {
-        if (byte == '\\' || c.hash == HASH_ESCAPED) { /* two spellings of one key would look like two keys */
+        if (respelled || c.hash == HASH_ESCAPED) { /* two spellings of one key would look like two keys */
             if (!run_key_is_literal(r, &c, to))
                 return;
             c.hash = HASH_ESCAPED;

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#define SEARCH_MAX 5000u /* expressions looked at before a language counts as not empty */
+#define SEARCH_MAX 1200u /* expressions looked at before a language counts as not empty */
 
 /* ---- lists in the making ------------------------------------------------------------------------------------------- */
 

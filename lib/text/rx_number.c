@@ -239,43 +239,39 @@ bool rx_number_equal(struct rx *x, const char *number, size_t size, uint32_t *ou
 
 /* The digits read so far make a whole number m, of which `rem` is m mod p; `f` of them stand behind the point, and `z` zeros
  * wait there, which count only if another digit follows. The value is m / 10^f * 10^x, a multiple of p / 10^k where
- * m * 10^(x - f + k) is one of p. */
-enum { AT_SIGN, AT_FIRST, AT_ZERO, AT_WHOLE, AT_POINT, AT_FRACTION, AT_E, AT_E_SIGN, AT_POWER };
-#define FRACTION_MAX 20u
-#define POWER_MAX 400
+ * m * 10^(x - f + k) is one of p: for all x from some least one on. */
+enum { AT_SIGN, AT_FIRST, AT_ZERO, AT_WHOLE, AT_POINT, AT_FRACTION };
+#define FRACTION_MAX 18u
 
 struct place {
-    uint32_t at, f, z, down, power;
+    uint32_t at, f, z;
 };
 
 static uint32_t pack(struct place p)
 {
-    return p.at | p.f << 4 | p.z << 9 | p.down << 14 | p.power << 15;
+    return p.at | p.f << 4 | p.z << 9;
 }
 
 static struct place unpack(uint32_t v)
 {
-    return (struct place){ v & 15, v >> 4 & 31, v >> 9 & 31, v >> 14 & 1, v >> 15 & 0xFFFF };
+    return (struct place){ v & 15, v >> 4 & 31, v >> 9 & 31 };
 }
 
-static bool is_multiple(uint32_t p, uint32_t rem, int32_t shift)
+/* The least power of ten that makes a multiple; INT32_MAX: none does. */
+static int32_t least_power(struct rx_divisor d, uint32_t rem, uint32_t f)
 {
-    uint64_t v = rem % p;
-    if (shift < 0)
-        return false;
-    for (int32_t i = 0; i < shift && v != 0; i++)
-        v = v * 10 % p;
-    return v == 0;
+    uint64_t v = rem % d.p;
+    int32_t n = 0;
+    for (; v != 0 && n < 32; n++) /* p has at most 31 factors of 2 or 5 */
+        v = v * 10 % d.p;
+    return v == 0 ? n + (int32_t)f - (int32_t)d.k : INT32_MAX;
 }
 
 bool rx_mod_nullable(const struct rx *x, uint32_t divisor, uint32_t rem, uint32_t phase)
 {
-    struct rx_divisor d = x->divisor[divisor];
     struct place at = unpack(phase);
-    int32_t power = at.down ? -(int32_t)at.power : (int32_t)at.power;
-    if (at.at == AT_ZERO || at.at == AT_WHOLE || at.at == AT_FRACTION || at.at == AT_POWER)
-        return is_multiple(d.p, rem, power - (int32_t)at.f + (int32_t)d.k);
-    return false;
+    bool whole = at.at == AT_ZERO || at.at == AT_WHOLE || at.at == AT_FRACTION;
+    return whole && least_power(x->divisor[divisor], rem, at.f) <= 0;
 }
 
 /* Ten more digits reach any remainder, an exponent takes the point away again. */
@@ -285,84 +281,70 @@ bool rx_mod_is_open(uint32_t phase)
     return p.at <= AT_WHOLE || (p.at <= AT_FRACTION && p.f + p.z + 10 < FRACTION_MAX);
 }
 
-static void put(struct rx *x, uint32_t divisor, uint32_t lo, uint32_t hi, uint32_t rem, struct place to)
+static void put(struct rx *x, uint32_t lo, uint32_t hi, uint32_t node)
 {
-    uint32_t node = rx_mod(x, divisor, rem, pack(to));
-    if (rx_grow(x, &x->scratch, &x->scratch_cap, (uint64_t)x->n_scratch + 1, sizeof *x->scratch))
+    if (node != RX_EMPTY && rx_grow(x, &x->scratch, &x->scratch_cap, (uint64_t)x->n_scratch + 1, sizeof *x->scratch))
         x->scratch[x->n_scratch++] = (struct rx_move){ lo, hi, node };
 }
 
-static void put_exponent(struct rx *x, uint32_t divisor, uint32_t rem, struct place p)
+static void put_digits(struct rx *x, uint32_t divisor, uint32_t from, uint32_t rem, uint64_t scale, struct place to)
 {
-    p.at = AT_E;
-    put(x, divisor, 'E', 'E', rem, p);
-    put(x, divisor, 'e', 'e', rem, p);
+    uint32_t p = x->divisor[divisor].p;
+    for (uint32_t c = from; c < 10; c++)
+        put(x, '0' + c, '0' + c, rx_mod(x, divisor, (uint32_t)((rem * scale + c) % p), pack(to)));
 }
 
-static void fraction_moves(struct rx *x, uint32_t divisor, uint32_t p, uint32_t rem, struct place at)
+static void put_exponent(struct rx *x, uint32_t divisor, uint32_t rem, struct place at)
 {
+    int32_t least = least_power(x->divisor[divisor], rem, at.f);
+    uint32_t node = least == INT32_MAX ? RX_EMPTY : power_above(x, least - 1);
+    put(x, 'E', 'E', node);
+    put(x, 'e', 'e', node);
+}
+
+static void fraction_moves(struct rx *x, uint32_t divisor, uint32_t rem, struct place at)
+{
+    uint32_t p = x->divisor[divisor].p;
     uint64_t scale = 1;
-    struct place zero_more = at, digit_more = at;
-    zero_more.at = digit_more.at = AT_FRACTION;
-    if (at.f + at.z >= FRACTION_MAX) {
-        put(x, divisor, '0', '0', rem, zero_more);
-        return;
-    }
-    zero_more.z++;
-    digit_more.f = at.f + at.z + 1;
-    digit_more.z = 0;
+    struct place zero_more = at, digit_more = { AT_FRACTION, at.f + at.z + 1, 0 };
+    bool full = at.f + at.z >= FRACTION_MAX;
+    zero_more.at = AT_FRACTION;
+    zero_more.z += !full;
+    put(x, '0', '0', rx_mod(x, divisor, rem, pack(zero_more)));
     for (uint32_t i = 0; i < at.z + 1; i++)
         scale = scale * 10 % p;
-    put(x, divisor, '0', '0', rem, zero_more);
-    for (uint32_t c = 1; c < 10; c++)
-        put(x, divisor, '0' + c, '0' + c, (uint32_t)((rem * scale + c) % p), digit_more);
+    if (!full)
+        put_digits(x, divisor, 1, rem, scale, digit_more);
 }
 
 void rx_mod_moves(struct rx *x, uint32_t node)
 {
-    uint32_t divisor = x->node[node].b, rem = x->node[node].lo, p = x->divisor[divisor].p;
+    uint32_t divisor = x->node[node].b, rem = x->node[node].lo;
     struct place at = unpack(x->node[node].hi), to = at;
     switch (at.at) {
     case AT_SIGN:
         to.at = AT_FIRST;
-        put(x, divisor, '-', '-', 0, to); /* and what AT_FIRST has */
+        put(x, '-', '-', rx_mod(x, divisor, 0, pack(to))); /* and what AT_FIRST has */
         /* fall through */
     case AT_FIRST:
         to.at = AT_ZERO;
-        put(x, divisor, '0', '0', 0, to);
+        put(x, '0', '0', rx_mod(x, divisor, 0, pack(to)));
         to.at = AT_WHOLE;
-        for (uint32_t c = 1; c < 10; c++)
-            put(x, divisor, '0' + c, '0' + c, c % p, to);
+        put_digits(x, divisor, 1, 0, 0, to);
         break;
     case AT_ZERO:
     case AT_WHOLE:
         to.at = AT_POINT;
-        put(x, divisor, '.', '.', rem, to);
+        put(x, '.', '.', rx_mod(x, divisor, rem, pack(to)));
         to.at = AT_WHOLE;
-        for (uint32_t c = 0; c < 10 && at.at == AT_WHOLE; c++)
-            put(x, divisor, '0' + c, '0' + c, (uint32_t)(((uint64_t)rem * 10 + c) % p), to);
+        if (at.at == AT_WHOLE)
+            put_digits(x, divisor, 0, rem, 10, to);
         put_exponent(x, divisor, rem, at);
         break;
-    case AT_POINT: fraction_moves(x, divisor, p, rem, at); break;
+    case AT_POINT: fraction_moves(x, divisor, rem, at); break;
     case AT_FRACTION:
-        fraction_moves(x, divisor, p, rem, at);
+        fraction_moves(x, divisor, rem, at);
         put_exponent(x, divisor, rem, at);
-        break;
-    case AT_E:
-        to.at = AT_E_SIGN;
-        put(x, divisor, '+', '+', rem, to);
-        to.down = 1;
-        put(x, divisor, '-', '-', rem, to);
-        /* fall through */
-    case AT_E_SIGN:
-    case AT_POWER:
-        to = at;
-        to.at = AT_POWER;
-        for (uint32_t c = 0; c < 10; c++) {
-            to.power = at.power * 10 + c;
-            if (to.power <= POWER_MAX)
-                put(x, divisor, '0' + c, '0' + c, rem, to);
-        }
         break;
     default: break;
     }
