@@ -37,7 +37,7 @@ struct frame {
     uint32_t counted;
     uint32_t label;    /* of the property that is under way */
     uint32_t tool;
-    uint32_t used;     /* keys of classes so far: a list in words, or 0 */
+    uint32_t used;     /* keys of classes so far: a list of pairs in words, the key's last word and the next pair; or 0 */
     uint32_t set;      /* in words: keys seen, then keys that may not come now, n_word each; unless they fit here: */
     uint64_t seen, deny;
 };
@@ -57,9 +57,14 @@ struct config {
     uint32_t state; /* 0: waits for a special token */
     uint32_t frame;
     uint32_t arg;   /* shape, flags, or what comes next */
-    uint64_t hash;  /* C_KEY where keys are told apart: of its bytes so far; 1: none yet */
+    uint32_t typed; /* C_KEY, C_RAW_KEY of shapes with classes: the last byte of the key so far, in words; 0: none */
 };
-#define HASH_ESCAPED 2u /* a key with an escape in it that it does not need: a literal one, or it is dropped */
+/* A word of a key that is written: the one before it, how many they are, the byte. */
+static inline uint64_t typed_word(uint32_t before, uint32_t n, uint8_t byte)
+{
+    return (uint64_t)before << 32 | (uint64_t)n << 8 | byte;
+}
+static inline uint32_t typed_size(uint64_t word) { return (uint32_t)word >> 8; }
 
 struct exit_point { /* a node of the trie behind which the terminal may have ended */
     uint32_t node, label;
@@ -131,6 +136,7 @@ struct con_run {
     uint32_t n_config, n_frame, n_words, n_moment;
     uint32_t config_cap, frame_cap, words_cap, moment_cap;
     int32_t failed;
+    bool asking; /* for a mask: keys that end are not compared with used ones, since not all of their bytes are known */
 };
 
 /* ---- moving (constraint_step.c) ---- */
@@ -144,7 +150,8 @@ uint32_t run_frame(struct con_run *r, struct frame f);
 void run_value(struct con_run *r, uint32_t term, uint32_t frame, uint32_t spaced, uint32_t base);
 void run_value_done(struct con_run *r, uint32_t frame, uint32_t base);
 bool run_key_live(struct con_run *r, const struct config *c, uint32_t state);
-bool run_key_is_literal(const struct con_run *r, const struct config *c, uint32_t state); /* may still become one of the shape's keys */
+bool run_used_rest(const struct con_run *r, const struct config *c, uint32_t pair, uint8_t *rest, uint32_t max, uint32_t *n);
+uint32_t run_type(struct con_run *r, uint32_t before, uint8_t byte);
 bool run_key_touched(struct con_run *r, const struct config *c, uint32_t state);
 const uint64_t *run_deny(const struct con_run *r, const struct frame *f);
 uint32_t grammar_state(struct con_grammar *g, uint32_t node);

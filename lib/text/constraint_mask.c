@@ -100,9 +100,9 @@ static bool find_slice(struct rx *x, uint32_t state, uint32_t *slice, uint32_t *
     if (s->kind != RX_AT_NODE)
         return false;
     if (kind == RX_KIND_QUOTE && x->node[x->node[node].a].kind == RX_KIND_KEYS) /* what literals allow, other keys do, too */
-        node = rx_quote_rest(x, x->node[x->node[node].a].a);
+        node = rx_key_rest(x, x->node[x->node[node].a].a);
     for (*slice = 0; *slice < TRIE_SLICES; ++*slice)
-        if (takes_slice(x, node, kind == RX_KIND_QUOTE ? RX_STRING : 0, &trie_slice_chars[*slice], most))
+        if (takes_slice(x, node, kind == RX_KIND_QUOTE ? x->node[node].b : 0, &trie_slice_chars[*slice], most))
             return true;
     return false;
 }
@@ -412,8 +412,6 @@ static bool denies(const struct con_run *r, const struct config *c)
     return false;
 }
 
-/* ---- one configuration ------------------------------------------------------------------------------------------------------------ */
-
 static void add_inside(const struct inside *in, uint32_t *bits, uint32_t n_word)
 {
     if (in->bits == NULL) {
@@ -425,55 +423,54 @@ static void add_inside(const struct inside *in, uint32_t *bits, uint32_t n_word)
         bits[w] |= in->bits[w];
 }
 
-/* Every token, with the frames from the first byte on: for the few places that no cache serves. */
-static void add_slowly(struct con_run *r, uint32_t i, uint32_t *bits)
+/* ---- keys that were there before ---------------------------------------------------------------------------------------------- */
+
+/* The trie's node that these bytes lead to, or RX_INF. */
+static uint32_t find_node(const struct trie *t, const uint8_t *bytes, uint32_t n)
 {
-    const struct trie *t = r->g->vocab->trie;
-    struct mark m = mark_of(r);
-    for (uint32_t k = 0; k < t->n && !r->failed; k += t->node[k].size) {
-        uint32_t first = r->n_config;
-        run_step(r, i, 1, t->node[k].byte);
-        if (r->n_config > first) {
-            if (t->node[k].id >= 0)
-                set_bit(bits, t->node[k].id);
-            walk_below(r, k, first, r->n_config - first, bits);
-        }
-        forget(r, m);
+    uint32_t i = 0, end = t->n;
+    for (uint32_t k = 0; k < n; k++) {
+        while (i < end && t->node[i].byte != bytes[k])
+            i += t->node[i].size;
+        if (i >= end)
+            return RX_INF;
+        if (k + 1 == n)
+            return i;
+        end = i + t->node[i].size;
+        i++;
     }
+    return RX_INF;
 }
 
-static void add_config(struct con_run *r, uint32_t i, uint32_t *bits)
+/* Takes away the tokens with which a key that is no property's would come a second time. */
+static void deny_used(struct con_run *r, const struct config *c, uint32_t *bits)
 {
-    struct con_grammar *g = r->g;
-    struct config c = r->config[i];
+    static const char *const before[] = { "", "\"", " \"", ",\"", ", \"" };
+    const struct trie *t = r->g->vocab->trie;
+    struct rx *x = &r->g->rx;
+    uint8_t text[300];
+    for (uint32_t pair = r->frame[c->frame].used; pair; pair = (uint32_t)r->words[pair + 1])
+        for (size_t k = 0; k < ARRAY_LEN(before) && (k == 0 || c->typed == 0); k++) {
+            uint32_t n_before = (uint32_t)strlen(before[k]), n, to = c->state;
+            memcpy(text, before[k], n_before);
+            if (!run_used_rest(r, c, pair, text + n_before, sizeof text - n_before, &n))
+                break;
+            for (uint32_t i = 0; i < n_before + n && to != 0; i++)
+                to = rx_step(x, to, text[i]);
+            uint32_t node = to != 0 && rx_accepts(x, to) ? find_node(t, text, n_before + n) : RX_INF;
+            for (uint32_t i = node; node != RX_INF && i < node + t->node[node].size; i++)
+                if (t->node[i].id >= 0)
+                    clear_bit(bits, t->node[i].id);
+        }
+}
+
+/* ---- one configuration ------------------------------------------------------------------------------------------------------------ */
+
+static void add_exits(struct con_run *r, struct config c, const struct inside *in, uint32_t *bits)
+{
     struct first first;
-    bool key = c.kind == C_KEY || c.kind == C_RAW_KEY;
-    if (c.kind == C_FREE) {
-        for (uint32_t w = 0; w < g->vocab->n_word; w++)
-            bits[w] |= g->vocab->normal[w];
-        return;
-    }
-    if (c.state == 0)
-        return;
-    if (c.hash != 0) {
-        add_slowly(r, i, bits);
-        return;
-    }
-    const struct inside *in = inside_of(g, c.state, has_bytes(c.kind));
-    if (in == NULL)
-        return;
-    if (key && denies(r, &c)) {
-        uint32_t *part = g->scratch_bits;
-        memset(part, 0, g->vocab->n_word * sizeof *part);
-        add_inside(in, part, g->vocab->n_word);
-        deny_keys(r, &c, part);
-        for (uint32_t w = 0; w < g->vocab->n_word; w++)
-            bits[w] |= part[w];
-    } else {
-        add_inside(in, bits, g->vocab->n_word);
-    }
     struct mark m = mark_of(r);
-    for (uint32_t k = 0, end; k < in->n_exit && has_bytes(c.kind) && !r->failed; k = end) {
+    for (uint32_t k = 0, end; k < in->n_exit && !r->failed; k = end) {
         uint32_t from = r->n_config;
         for (end = k; end < in->n_exit && in->exits[end].label == in->exits[k].label; end++) {}
         run_exit(r, c, in->exits[k].label, from);
@@ -481,6 +478,43 @@ static void add_config(struct con_run *r, uint32_t i, uint32_t *bits)
             walk_exits(r, in->exits + k, end - k, from, r->n_config - from, bits, &first);
         forget(r, m);
     }
+}
+
+/* A key's tokens are found for themselves: some are taken away again. */
+static void add_key(struct con_run *r, struct config c, const struct inside *in, uint32_t *bits)
+{
+    struct con_grammar *g = r->g;
+    uint32_t *part = g->scratch_bits;
+    memset(part, 0, g->vocab->n_word * sizeof *part);
+    add_inside(in, part, g->vocab->n_word);
+    if (denies(r, &c))
+        deny_keys(r, &c, part);
+    if (has_bytes(c.kind))
+        add_exits(r, c, in, part);
+    if (c.kind == C_KEY)
+        deny_used(r, &c, part);
+    for (uint32_t w = 0; w < g->vocab->n_word; w++)
+        bits[w] |= part[w];
+}
+
+static void add_config(struct con_run *r, uint32_t i, uint32_t *bits)
+{
+    struct con_grammar *g = r->g;
+    struct config c = r->config[i];
+    bool key = c.kind == C_KEY || c.kind == C_RAW_KEY;
+    if (c.kind == C_FREE)
+        for (uint32_t w = 0; w < g->vocab->n_word; w++)
+            bits[w] |= g->vocab->normal[w];
+    const struct inside *in = c.state != 0 ? inside_of(g, c.state, has_bytes(c.kind)) : NULL;
+    if (in == NULL)
+        return;
+    if (key && (denies(r, &c) || r->frame[c.frame].used)) {
+        add_key(r, c, in, bits);
+        return;
+    }
+    add_inside(in, bits, g->vocab->n_word);
+    if (has_bytes(c.kind))
+        add_exits(r, c, in, bits);
 }
 
 /* ---- the mask ----------------------------------------------------------------------------------------------------------------------- */
@@ -510,10 +544,12 @@ int32_t con_mask(struct con_run *r, uint32_t *bits, glm_error *err)
     pthread_mutex_lock(&r->g->lock);
     r->g->rx.work = 0;
     memset(bits, 0, r->g->vocab->n_word * sizeof *bits);
+    r->asking = true;
     for (uint32_t i = 0; i < now->n && !r->failed && !r->g->rx.failed; i++)
         add_config(r, now->first + i, bits);
     add_specials(r, now->first, now->n, bits);
     forget(r, m);
+    r->asking = false;
     rc = rx_check(&r->g->rx, NULL, err);
     pthread_mutex_unlock(&r->g->lock);
     if (!rc && r->failed)

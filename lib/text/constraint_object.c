@@ -23,27 +23,31 @@ static bool has(const uint64_t *set, uint32_t i)
     return set[i / 64] >> i % 64 & 1;
 }
 
+static bool word_room(struct con_run *r, uint32_t need)
+{
+    uint32_t cap = r->words_cap ? r->words_cap : 64;
+    if (need <= r->words_cap)
+        return true;
+    while (cap < need)
+        cap *= 2;
+    uint64_t *grown = r->failed || cap > 1u << 26 ? NULL : mem_resize(r->mem, r->words, cap * sizeof *grown);
+    if (grown == NULL) {
+        r->failed = r->failed ? r->failed : GLM_ENOMEM;
+        return false;
+    }
+    r->words = grown;
+    r->words_cap = cap;
+    return true;
+}
+
 /* Room for both sets of a shape with many keys; false: they fit into the frame, or failed. */
 static bool take_words(struct con_run *r, struct frame *f)
 {
     uint32_t n = shape_of(r, f)->n_word, old = f->set;
-    if (n <= 1)
+    if (n <= 1 || !word_room(r, r->n_words + 2 * n))
         return false;
-    uint32_t need = r->n_words + 2 * n;
-    if (need > r->words_cap) {
-        uint32_t cap = r->words_cap ? r->words_cap : 64;
-        while (cap < need)
-            cap *= 2;
-        uint64_t *grown = r->failed || cap > 1u << 26 ? NULL : mem_resize(r->mem, r->words, cap * sizeof *grown);
-        if (grown == NULL) {
-            r->failed = r->failed ? r->failed : GLM_ENOMEM;
-            return false;
-        }
-        r->words = grown;
-        r->words_cap = cap;
-    }
     f->set = r->n_words;
-    r->n_words = need;
+    r->n_words += 2 * n;
     if (old)
         memcpy(r->words + f->set, r->words + old, 2 * n * sizeof *r->words);
     else
@@ -138,12 +142,6 @@ static bool any_key(const struct con_run *r, const struct frame *f)
     return false;
 }
 
-/* Keys of classes are told apart only where their number or their presence matters. */
-static bool tells_apart(const struct object_shape *o)
-{
-    return o->n_class > 0 && (o->min > 1 || o->n_some > 0);
-}
-
 static bool is_raw(const struct con_run *r, const struct frame *f);
 
 /* f: its members so far. Puts what can follow: another key, the end. */
@@ -170,8 +168,6 @@ void run_object_next(struct con_run *r, struct frame f, bool first, uint32_t bas
     }
     if (key && node != RX_EMPTY) {
         struct config c = { .kind = C_KEY, .state = rx_state_of(&g->rx, node), .frame = at };
-        if (tells_apart(o))
-            c.hash = 1;
         if (c.state != 0)
             run_put(r, c, base);
     }
@@ -181,30 +177,52 @@ void run_object_next(struct con_run *r, struct frame f, bool first, uint32_t bas
 
 /* ---- keys ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool is_used(const struct con_run *r, const struct frame *f, uint64_t hash)
+uint32_t run_type(struct con_run *r, uint32_t before, uint8_t byte)
+{
+    if (!word_room(r, r->n_words + 1))
+        return 0;
+    r->words[r->n_words] = typed_word(before, before ? typed_size(r->words[before]) + 1 : 1, byte);
+    return r->n_words++;
+}
+
+static bool same_key(const struct con_run *r, uint32_t a, uint32_t b)
+{
+    for (; a != b && a && b; a = (uint32_t)(r->words[a] >> 32), b = (uint32_t)(r->words[b] >> 32))
+        if ((uint32_t)r->words[a] != (uint32_t)r->words[b]) /* size and byte */
+            return false;
+    return a == b;
+}
+
+static bool is_used(const struct con_run *r, const struct frame *f, uint32_t typed)
 {
     for (uint32_t at = f->used; at; at = (uint32_t)r->words[at + 1])
-        if (r->words[at] == hash)
+        if (same_key(r, (uint32_t)r->words[at], typed))
             return true;
     return false;
 }
 
-static bool note_used(struct con_run *r, struct frame *f, uint64_t hash)
+static bool note_used(struct con_run *r, struct frame *f, uint32_t typed)
 {
-    if (r->n_words + 2 > r->words_cap) {
-        uint64_t *grown = mem_resize(r->mem, r->words, 2 * (size_t)r->words_cap * sizeof *grown);
-        if (grown == NULL) {
-            r->failed = GLM_ENOMEM;
-            return false;
-        }
-        r->words = grown;
-        r->words_cap *= 2;
-    }
-    r->words[r->n_words] = hash;
+    if (!word_room(r, r->n_words + 2))
+        return false;
+    r->words[r->n_words] = typed;
     r->words[r->n_words + 1] = f->used;
     f->used = r->n_words;
     r->n_words += 2;
     return true;
+}
+
+/* The i-th used key's bytes that follow what is typed, with the quote that ends it; false: it begins otherwise. */
+bool run_used_rest(const struct con_run *r, const struct config *c, uint32_t pair, uint8_t *rest, uint32_t max, uint32_t *n)
+{
+    uint32_t at = (uint32_t)r->words[pair], size = typed_size(r->words[at]);
+    uint32_t have = c->typed ? typed_size(r->words[c->typed]) : 0;
+    if (size <= have || size - have > max)
+        return false;
+    *n = size - have;
+    for (uint32_t i = *n; i-- > 0; at = (uint32_t)(r->words[at] >> 32))
+        rest[i] = (uint8_t)r->words[at];
+    return have == 0 || same_key(r, at, c->typed);
 }
 
 void run_object_key(struct con_run *r, const struct config *c, uint32_t label, uint32_t base)
@@ -213,10 +231,8 @@ void run_object_key(struct con_run *r, const struct config *c, uint32_t label, u
     const struct object_shape *o = shape_of(r, &f);
     if (label < o->n_key && has(run_deny(r, &f), label))
         return;
-    if (label >= o->n_key && c->hash != 0) { /* (an escaped one never comes here) */
-        if (is_used(r, &f, c->hash) || !note_used(r, &f, c->hash))
-            return;
-    }
+    if (label >= o->n_key && !r->asking && (is_used(r, &f, c->typed) || !note_used(r, &f, c->typed)))
+        return;
     f.label = label;
     uint32_t at = run_frame(r, f);
     if (c->kind == C_RAW_KEY)
@@ -356,6 +372,15 @@ bool run_key_live(struct con_run *r, const struct config *c, uint32_t state)
     const struct rx *x = &r->g->rx;
     const struct rx_state *s = &x->state[state];
     const struct frame *f = &r->frame[c->frame];
+    uint32_t n = 0, moves;
+    if (s->kind == RX_AT_ESCAPE) { /* another character will come: the key may not end here */
+        rx_moves(&r->g->rx, s->node, &n);
+        moves = x->node[s->node].moves;
+        for (uint32_t i = 0; i < n; i++)
+            if (x->move[moves + i].lo >= RX_KEY && node_live(r, f, x->move[moves + i].to))
+                return true;
+        return false;
+    }
     if (s->n_move == 0)
         return node_live(r, f, s->node);
     for (uint32_t i = 0; i < s->n_move; i++)
@@ -374,24 +399,5 @@ bool run_key_touched(struct con_run *r, const struct config *c, uint32_t state)
     for (uint32_t i = 0; i < s->n_move; i++)
         if (node_touched(r, f, x->move[s->moves + i].to & 0x7FFFFFFFu))
             return true;
-    return false;
-}
-
-bool run_key_is_literal(const struct con_run *r, const struct config *c, uint32_t state)
-{
-    uint32_t n_key = r->g->schema.object[r->frame[c->frame].shape].n_key;
-    const struct rx *x = &r->g->rx;
-    const struct rx_state *s = &x->state[state];
-    uint32_t lo, hi;
-    bool inside;
-    if (s->n_move == 0) {
-        key_range(r, s->node, &lo, &hi, &inside);
-        return lo < hi && lo < n_key;
-    }
-    for (uint32_t i = 0; i < s->n_move; i++) {
-        key_range(r, x->move[s->moves + i].to & 0x7FFFFFFFu, &lo, &hi, &inside);
-        if (lo < hi && lo < n_key)
-            return true;
-    }
     return false;
 }

@@ -64,7 +64,7 @@ void run_put(struct con_run *r, struct config c, uint32_t base)
 {
     for (uint32_t i = base; i < r->n_config; i++) {
         struct config *o = &r->config[i];
-        if (o->kind == c.kind && o->state == c.state && o->arg == c.arg && o->hash == c.hash &&
+        if (o->kind == c.kind && o->state == c.state && o->arg == c.arg && o->typed == c.typed &&
             (same_frame(r, o->frame, c.frame) || joins(r, o, &c)))
             return;
     }
@@ -243,20 +243,14 @@ static void step(struct con_run *r, struct config c, uint8_t byte, uint32_t base
         return;
     }
     uint32_t to = c.state != 0 ? rx_step(x, c.state, byte) : 0;
-    bool respelled = x->state[c.state].kind == RX_AT_ESCAPE && (byte == 'u' || byte == '/');
     if (to == 0 || (key && !run_key_live(r, &c, to)))
         return;
-    c.state = to;
-    if (c.hash != 0) {
-        if (respelled || c.hash == HASH_ESCAPED) { /* two spellings of one key would look like two keys */
-            if (!run_key_is_literal(r, &c, to))
-                return;
-            c.hash = HASH_ESCAPED;
-        } else if (c.hash == 1) /* before the key's own characters */
-            c.hash = byte == '"' ? 0xcbf29ce484222325u : 1;
-        else
-            c.hash = ((c.hash ^ byte) * 0x100000001b3u) | 4;
+    if (key && r->g->schema.object[r->frame[c.frame].shape].n_class > 0) {
+        const struct rx_state *at = &x->state[c.state]; /* the quote before a key, and what stands before it, are not its own */
+        if (c.kind == C_RAW_KEY || at->kind != RX_AT_NODE || x->node[at->node].kind == RX_KIND_QUOTE)
+            c.typed = run_type(r, c.typed, byte);
     }
+    c.state = to;
     const struct rx_state *s = &x->state[to];
     uint8_t kind = x->node[s->node].kind;
     bool accepts = s->accept, goes_on = s->kind != RX_AT_NODE || (kind != RX_KIND_EPS && kind != RX_KIND_LABEL);

@@ -1,6 +1,7 @@
 /* rx.h: regular languages with intersection and complement, as hash-consed expressions whose derivatives are taken lazily
  * (Brzozowski; Owens, Reppy, Turon 2009). Symbols are code points, or code points inside a JSON string (RX_STRING + c),
- * which are spelled with JSON's escapes; rx_bytes.c turns them into states over bytes.
+ * which are spelled with JSON's escapes, or inside a key (RX_KEY + c), which have one spelling only; rx_bytes.c turns them into
+ * states over bytes.
  *
  * A `struct rx` owns all expressions and states of a grammar. Constructors never return an error: they set `failed` and give
  * RX_EMPTY, and callers look once at the end. Nothing here recurses on input; recursion on an expression's nesting is bounded
@@ -16,6 +17,7 @@
 #define RX_ALL 2u   /* any text */
 #define RX_INF UINT32_MAX
 #define RX_STRING 0x200000u
+#define RX_KEY 0x400000u
 #define RX_CODE_MAX 0x10FFFFu
 #define RX_NO_LABEL UINT32_MAX
 #define RX_DEPTH_MAX 120u
@@ -34,7 +36,7 @@ enum rx_kind {
     RX_KIND_ALT, RX_KIND_AND, /* children */
     RX_KIND_NOT,   /* any text but a's */
     RX_KIND_REP,   /* lo to hi times a */
-    RX_KIND_QUOTE, /* the rest of a JSON string whose content is a: its characters, then a quote */
+    RX_KIND_QUOTE, /* the rest of a JSON string whose content is a: its characters (RX_STRING or RX_KEY, b), then a quote */
     RX_KIND_LABEL, /* the empty text, with a mark that says which alternative has matched */
     RX_KIND_KEYS,  /* literals lo..hi of set b from byte `depth` on; where none matches, a */
     RX_KIND_MOD    /* the rest of a number that is a multiple of number b */
@@ -120,12 +122,13 @@ uint32_t rx_not(struct rx *x, uint32_t a);
 uint32_t rx_rep(struct rx *x, uint32_t a, uint32_t lo, uint32_t hi);
 uint32_t rx_quote(struct rx *x, uint32_t content);  /* with both quotes */
 uint32_t rx_quote_rest(struct rx *x, uint32_t content); /* behind the first one */
+uint32_t rx_key_rest(struct rx *x, uint32_t content);   /* the same of a key */
 uint32_t rx_label(struct rx *x, uint32_t label);
 uint32_t rx_text(struct rx *x, const char *text, size_t size);
 /* The literals must outlive x. other: for texts that are no literal; its labels stay. */
 uint32_t rx_literals(struct rx *x, const struct vocab_text *sorted, uint32_t n, bool labelled, uint32_t other);
 uint32_t rx_keys(struct rx *x, uint32_t set, uint32_t lo, uint32_t hi, uint32_t depth, uint32_t other);
-uint32_t rx_multiple(struct rx *x, uint32_t p, uint32_t k); /* the texts of numbers that are multiples of p / 10^k */
+uint32_t rx_multiple(struct rx *x, uint32_t p, uint32_t k, bool strict); /* numbers that are multiples of p / 10^k */
 uint32_t rx_mod(struct rx *x, uint32_t divisor, uint32_t rem, uint32_t phase);
 bool rx_mod_is_open(uint32_t phase); /* digits may follow that make it any multiple */
 bool rx_mod_nullable(const struct rx *x, uint32_t divisor, uint32_t rem, uint32_t phase);

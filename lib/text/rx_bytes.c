@@ -148,29 +148,39 @@ static void put_plain(struct rx *x, uint32_t *row, const struct rx_move *m)
         row[c] = rx_state_of(x, m->to);
 }
 
-static void put_in_string(struct rx *x, uint32_t *row, const struct rx_move *m)
+static void put_in_string(struct rx *x, uint32_t *row, const struct rx_move *m, uint32_t plane)
 {
-    uint32_t lo = m->lo - RX_STRING, hi = m->hi - RX_STRING, to = rx_state_of(x, m->to);
+    uint32_t lo = m->lo - plane, hi = m->hi - plane, to = rx_state_of(x, m->to);
     for (uint32_t c = lo; c <= hi && c < 0x80; c++)
         if (c >= 0x20 && c != '"' && c != '\\')
             row[c] = to;
+}
+
+/* Whether a list's character has an escape: in a key only where it needs one; in a string what \u can spell. */
+static bool has_escape(const struct rx_move *m, uint32_t plane)
+{
+    uint32_t lo = m->lo - plane, hi = m->hi - plane;
+    if (plane == RX_KEY)
+        return lo < 0x20 || (lo <= '"' && hi >= '"') || (lo <= '\\' && hi >= '\\');
+    return lo < 0xD800 || (lo <= 0xFFFF && hi >= 0xE000) || (lo <= 0x10000 && hi >= RX_CODE_MAX);
 }
 
 /* Moves may change x->move while a row is made: they are read by index. */
 static void row_of_node(struct rx *x, uint32_t *row, uint32_t node)
 {
     uint32_t n;
-    bool in_string = false, high = false, high_string = false;
+    bool escape = false, high = false, high_string = false;
     rx_moves(x, node, &n);
     struct rx_state list = { .moves = x->node[node].moves, .n_move = n };
+    uint32_t plane = n > 0 && x->move[list.moves + n - 1].lo >= RX_KEY ? RX_KEY : RX_STRING;
     for (uint32_t i = 0; i < n && !x->failed; i++) {
         struct rx_move m = x->move[list.moves + i];
         if (!rx_live(x, m.to)) /* asked of all before parts of the list are written behind it */
             continue;
         if (m.lo >= RX_STRING) {
-            in_string = true;
-            high_string = high_string || m.hi >= RX_STRING + 0x80;
-            put_in_string(x, row, &m);
+            escape = escape || has_escape(&m, plane);
+            high_string = high_string || m.hi >= plane + 0x80;
+            put_in_string(x, row, &m, plane);
         } else {
             high = high || m.hi >= 0x80;
             put_plain(x, row, &m);
@@ -179,18 +189,18 @@ static void row_of_node(struct rx *x, uint32_t *row, uint32_t node)
     if (high)
         put_leads(x, row, &list, 0);
     if (high_string)
-        put_leads(x, row, &list, RX_STRING);
-    if (in_string) {
+        put_leads(x, row, &list, plane);
+    if (escape) {
         struct rx_state s = { .kind = RX_AT_ESCAPE, .node = node };
         row['\\'] = intern(x, &s);
     }
 }
 
-static uint32_t target_in_string(struct rx *x, const struct rx_state *list, uint32_t c)
+static uint32_t target_in_string(struct rx *x, const struct rx_state *list, uint32_t plane, uint32_t c)
 {
     for (uint32_t i = 0; i < list->n_move; i++) {
         struct rx_move m = x->move[list->moves + i];
-        if (m.lo <= RX_STRING + c && m.hi >= RX_STRING + c)
+        if (m.lo <= plane + c && m.hi >= plane + c)
             return rx_state_of(x, m.to);
     }
     return 0;
@@ -230,27 +240,54 @@ static uint32_t after_u(struct rx *x, const struct rx_state *list)
     return keep_part(x, whole, RX_AT_HEX, 4);
 }
 
+#define SMALL_DIGITS 8u /* beside RX_AT_HEX's k: in a key there is only one way to write a digit */
+
+/* Controls without a letter of their own, which even a key must spell with four digits. */
+static uint32_t after_u_in_key(struct rx *x, const struct rx_state *list)
+{
+    struct rx_state s = part(x, list, RX_KEY, 0, 0x20), kept = { .moves = x->n_move };
+    if (!rx_grow(x, &x->move, &x->move_cap, (uint64_t)x->n_move + 3 * (uint64_t)s.n_move, sizeof *x->move))
+        return 0;
+    for (uint32_t i = 0; i < s.n_move; i++) {
+        static const struct rx_range bare[] = { { 0, 7 }, { 11, 11 }, { 14, 31 } };
+        struct rx_move m = x->move[s.moves + i];
+        for (size_t k = 0; k < ARRAY_LEN(bare); k++) {
+            struct rx_move cut = { m.lo > bare[k].lo ? m.lo : bare[k].lo, m.hi < bare[k].hi ? m.hi : bare[k].hi, m.to };
+            if (cut.lo <= cut.hi) {
+                x->move[x->n_move++] = cut;
+                kept.n_move++;
+            }
+        }
+    }
+    memmove(x->move + s.moves, x->move + kept.moves, kept.n_move * sizeof *x->move);
+    kept.moves = s.moves;
+    x->n_move = s.moves + kept.n_move;
+    return keep_part(x, kept, RX_AT_HEX, 4 | SMALL_DIGITS);
+}
+
 static void row_of_escape(struct rx *x, uint32_t *row, uint32_t node)
 {
     static const char letters[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
     uint32_t n;
     rx_moves(x, node, &n);
     struct rx_state list = { .moves = x->node[node].moves, .n_move = n };
+    bool key = n > 0 && x->move[list.moves + n - 1].lo >= RX_KEY;
     for (uint32_t i = 0; letters[i]; i++)
-        row[(uint8_t)letters[i]] = target_in_string(x, &list, (uint8_t)meant[i]);
-    row['u'] = after_u(x, &list);
+        if (!key || letters[i] != '/')
+            row[(uint8_t)letters[i]] = target_in_string(x, &list, key ? RX_KEY : RX_STRING, (uint8_t)meant[i]);
+    row['u'] = key ? after_u_in_key(x, &list) : after_u(x, &list);
 }
 
 /* A list's part without the liveness test and with marked targets: for digits. */
 static uint32_t after_digit(struct rx *x, const struct rx_state *s, uint32_t digit)
 {
-    uint32_t size = 1u << 4 * (s->k - 1), from = digit * size;
+    uint32_t k = s->k & 7u, size = 1u << 4 * (k - 1), from = digit * size;
     struct rx_state out = { .moves = x->n_move };
     for (uint32_t i = 0; i < s->n_move; i++) {
         struct rx_move m = x->move[s->moves + i];
         if (m.hi < from || m.lo >= from + size)
             continue;
-        if (s->k == 1) {
+        if (k == 1) {
             if (!(m.to & 0x80000000u))
                 return rx_state_of(x, m.to);
             struct rx_state low = { .kind = RX_AT_LOW, .k = 6, .node = m.to & 0x7FFFFFFFu };
@@ -270,7 +307,7 @@ static void row_of_hex(struct rx *x, uint32_t *row, const struct rx_state *s)
     for (uint32_t d = 0; d < 16 && !x->failed; d++) {
         uint32_t to = after_digit(x, s, d);
         row[d < 10 ? '0' + d : 'a' + d - 10] = to;
-        if (d >= 10)
+        if (d >= 10 && !(s->k & SMALL_DIGITS))
             row['A' + d - 10] = to;
     }
 }

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#define SEARCH_MAX 1200u /* expressions looked at before a language counts as not empty */
+#define SEARCH_MAX 2500u /* expressions looked at before a language counts as not empty */
 
 /* ---- lists in the making ------------------------------------------------------------------------------------------- */
 
@@ -168,14 +168,14 @@ static void move_rep(struct rx *x, uint32_t node, uint32_t base)
     follow(x, l, then, base);
 }
 
-static void move_quote(struct rx *x, uint32_t a, uint32_t base)
+static void move_quote(struct rx *x, uint32_t a, uint32_t plane, uint32_t base)
 {
     struct list l = moves_of(x, a);
     if (x->node[a].nullable)
         push(x, '"', '"', x->node[a].label == RX_NO_LABEL ? RX_EPS : rx_label(x, x->node[a].label), base);
     for (uint32_t i = 0; i < l.n; i++) {
         struct rx_move m = x->move[l.at + i];
-        push(x, RX_STRING + m.lo, RX_STRING + m.hi, rx_quote_rest(x, m.to), base);
+        push(x, plane + m.lo, plane + m.hi, plane == RX_KEY ? rx_key_rest(x, m.to) : rx_quote_rest(x, m.to), base);
     }
 }
 
@@ -225,7 +225,7 @@ static void make(struct rx *x, uint32_t node, uint32_t base)
     case RX_KIND_AND: sweep_children(x, node, true, base); break;
     case RX_KIND_NOT: move_not(x, n.a, base); break;
     case RX_KIND_REP: move_rep(x, node, base); break;
-    case RX_KIND_QUOTE: move_quote(x, n.a, base); break;
+    case RX_KIND_QUOTE: move_quote(x, n.a, n.b, base); break;
     case RX_KIND_KEYS: move_keys(x, node, base); break;
     case RX_KIND_MOD: rx_mod_moves(x, node); break;
     default: break;

@@ -459,12 +459,22 @@ uint32_t rx_not(struct rx *x, uint32_t a)
 
 /* ---- the rest --------------------------------------------------------------------------------------------------------- */
 
-uint32_t rx_quote_rest(struct rx *x, uint32_t content)
+static uint32_t quote_rest(struct rx *x, uint32_t content, uint32_t plane)
 {
     if (content == RX_EMPTY)
         return RX_EMPTY;
-    struct rx_node node = { .kind = RX_KIND_QUOTE, .a = content, .has_not = x->node[content].has_not };
+    struct rx_node node = { .kind = RX_KIND_QUOTE, .a = content, .b = plane, .has_not = x->node[content].has_not };
     return intern(x, &node);
+}
+
+uint32_t rx_quote_rest(struct rx *x, uint32_t content)
+{
+    return quote_rest(x, content, RX_STRING);
+}
+
+uint32_t rx_key_rest(struct rx *x, uint32_t content)
+{
+    return quote_rest(x, content, RX_KEY);
 }
 
 uint32_t rx_quote(struct rx *x, uint32_t content)
@@ -522,12 +532,4 @@ uint32_t rx_mod(struct rx *x, uint32_t divisor, uint32_t rem, uint32_t phase)
     if (rx_mod_is_open(phase))
         node.live = RX_LIVE_YES;
     return intern(x, &node);
-}
-
-uint32_t rx_multiple(struct rx *x, uint32_t p, uint32_t k)
-{
-    if (!rx_grow(x, &x->divisor, &x->divisor_cap, (uint64_t)x->n_divisor + 1, sizeof *x->divisor))
-        return RX_EMPTY;
-    x->divisor[x->n_divisor++] = (struct rx_divisor){ p, k };
-    return rx_mod(x, x->n_divisor - 1, 0, 0);
 }

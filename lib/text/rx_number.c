@@ -9,8 +9,12 @@
 #define DIGITS_MAX 400u
 #define FRACTION_SHOWN 17u /* digits behind the point that a double's shortest spelling may have */
 
+/* What a double holds without becoming infinite or 0: larger powers are no number that two readers agree on. */
+#define POWER "0?(?:[0-9]{1,2}|[12][0-9]{2})"
+#define LARGE "[1-9](?:\\.[0-9]{1,17}0*)?[eE][+-]?30[0-7]|1(?:\\.[0-6][0-9]{0,16}0*)?[eE]\\+?308"
 static const char plain[] = "(0|[1-9][0-9]*)(\\.[0-9]+)?";
-static const char scientific[] = "[1-9](\\.[0-9]{1,17}0*)?[eE](\\+?(0?[0-9]|[1-9][0-9]{1,2})|-(0?[1-9]|[1-9][0-9]{1,2}))";
+static const char scientific[] = "[1-9](\\.[0-9]{1,17}0*)?[eE](\\+?(0?[0-9]|[1-9][0-9]|[12][0-9]{2})|"
+    "-(0?[1-9]|[1-9][0-9]|[12][0-9]{2}))|" LARGE;
 static const char mantissas[] = "[1-9](\\.[0-9]{1,17}0*)?", zero[] = "0(\\.0+)?";
 
 static uint32_t pattern(struct rx *x, const char *text)
@@ -25,18 +29,19 @@ static uint32_t pattern(struct rx *x, const char *text)
 
 uint32_t rx_json_number(struct rx *x)
 {
-    return pattern(x, "-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?");
+    return pattern(x, "-?((0|[1-9][0-9]*)(\\.[0-9]+)?|(0|[1-9][0-9]{0,7})(\\.[0-9]+)?[eE][+-]?" POWER "|" LARGE ")");
 }
 
 uint32_t rx_json_integer(struct rx *x)
 {
-    uint32_t out = pattern(x, "(0|[1-9][0-9]*)(\\.0+)?([eE]\\+?[0-9]{1,3})?");
+    uint32_t out = pattern(x, "(0|[1-9][0-9]*)(\\.0+)?|(0|[1-9][0-9]{0,7})(\\.0+)?[eE]\\+?" POWER "|[1-9](\\.0+)?[eE]\\+?30[0-7]|"
+        "1(\\.0+)?[eE]\\+?308|1\\.[0-6][0-9]{0,16}0*[eE]\\+?308");
     uint32_t d = rx_range(x, '0', '9'), head = pattern(x, "[1-9]\\."), zeros = rx_rep(x, rx_range(x, '0', '0'), 0, RX_INF);
     for (uint32_t n = 1; n <= FRACTION_SHOWN; n++) { /* 1.5e1: no more digits than the power takes */
         uint32_t power = pattern(x, n < 10 ? "[eE]\\+?0?" : "[eE]\\+?1");
         power = rx_cat(x, power, rx_range(x, '0' + n % 10, '0' + n % 10));
         if (n == FRACTION_SHOWN)
-            power = rx_alt(x, power, pattern(x, "[eE]\\+?(1[89]|[2-9][0-9]|[1-9][0-9][0-9])"));
+            power = rx_alt(x, power, pattern(x, "[eE]\\+?(1[89]|[2-9][0-9]|[12][0-9][0-9]|30[0-7])"));
         out = rx_alt(x, out, rx_cat(x, head, rx_cat(x, rx_rep(x, d, 1, n), rx_cat(x, zeros, power))));
     }
     return rx_cat(x, rx_rep(x, rx_range(x, '-', '-'), 0, 1), out);
@@ -245,16 +250,17 @@ enum { AT_SIGN, AT_FIRST, AT_ZERO, AT_WHOLE, AT_POINT, AT_FRACTION };
 
 struct place {
     uint32_t at, f, z;
+    bool strict; /* no more digits behind the point than the divisor has */
 };
 
 static uint32_t pack(struct place p)
 {
-    return p.at | p.f << 4 | p.z << 9;
+    return p.at | p.f << 4 | p.z << 9 | (uint32_t)p.strict << 14;
 }
 
 static struct place unpack(uint32_t v)
 {
-    return (struct place){ v & 15, v >> 4 & 31, v >> 9 & 31 };
+    return (struct place){ v & 15, v >> 4 & 31, v >> 9 & 31, v >> 14 & 1 };
 }
 
 /* The least power of ten that makes a multiple; INT32_MAX: none does. */
@@ -278,7 +284,7 @@ bool rx_mod_nullable(const struct rx *x, uint32_t divisor, uint32_t rem, uint32_
 bool rx_mod_is_open(uint32_t phase)
 {
     struct place p = unpack(phase);
-    return p.at <= AT_WHOLE || (p.at <= AT_FRACTION && p.f + p.z + 10 < FRACTION_MAX);
+    return p.at <= AT_WHOLE || (!p.strict && p.at <= AT_FRACTION && p.f + p.z + 10 < FRACTION_MAX);
 }
 
 static void put(struct rx *x, uint32_t lo, uint32_t hi, uint32_t node)
@@ -306,8 +312,8 @@ static void fraction_moves(struct rx *x, uint32_t divisor, uint32_t rem, struct 
 {
     uint32_t p = x->divisor[divisor].p;
     uint64_t scale = 1;
-    struct place zero_more = at, digit_more = { AT_FRACTION, at.f + at.z + 1, 0 };
-    bool full = at.f + at.z >= FRACTION_MAX;
+    struct place zero_more = at, digit_more = { AT_FRACTION, at.f + at.z + 1, 0, at.strict };
+    bool full = at.f + at.z >= (at.strict ? x->divisor[divisor].k : FRACTION_MAX);
     zero_more.at = AT_FRACTION;
     zero_more.z += !full;
     put(x, '0', '0', rx_mod(x, divisor, rem, pack(zero_more)));
@@ -348,6 +354,24 @@ void rx_mod_moves(struct rx *x, uint32_t node)
         break;
     default: break;
     }
+}
+
+/* strict: for intersections with other sets, whose emptiness must be found out. A divisor with other factors than 2 and 5
+ * always is. */
+uint32_t rx_multiple(struct rx *x, uint32_t p, uint32_t k, bool strict)
+{
+    uint32_t i = 0, odd = p;
+    while (odd % 2 == 0)
+        odd /= 2;
+    while (odd % 5 == 0)
+        odd /= 5;
+    while (i < x->n_divisor && (x->divisor[i].p != p || x->divisor[i].k != k))
+        i++;
+    if (!rx_grow(x, &x->divisor, &x->divisor_cap, (uint64_t)i + 1, sizeof *x->divisor))
+        return RX_EMPTY;
+    x->divisor[i] = (struct rx_divisor){ p, k };
+    x->n_divisor += i == x->n_divisor;
+    return rx_mod(x, i, 0, pack((struct place){ .at = AT_SIGN, .strict = strict || odd > 1 }));
 }
 
 bool rx_divisor_read(const char *number, size_t size, uint32_t *p, uint32_t *k)

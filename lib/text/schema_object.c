@@ -219,6 +219,49 @@ static uint32_t key_language(struct schema *s, uint32_t on, uint32_t off)
     return off == RX_EMPTY ? on : rx_and(s->rx, on, rx_not(s->rx, off));
 }
 
+/* Classes of few keys become properties: so a run sees when they are used up. Texts of the language, depth first. */
+#define FEW_KEYS 64u
+
+static uint32_t list_keys(struct schema *s, uint32_t keys, struct property *to, uint32_t n)
+{
+    struct open {
+        uint32_t node, size;
+    } open[256];
+    char text[128 * 4];
+    uint32_t n_open = 1;
+    struct rx *x = s->rx;
+    char (*texts)[128] = schema_alloc(s, ARRAY_LEN(open), sizeof *texts);
+    open[0] = (struct open){ keys, 0 };
+    while (texts != NULL && n_open > 0 && !x->failed) {
+        struct open at = open[--n_open];
+        uint32_t n_move;
+        memcpy(text, texts[n_open], at.size);
+        if (x->node[at.node].nullable) {
+            char *kept = schema_alloc(s, at.size + 1, 1);
+            if (kept == NULL || n == FEW_KEYS)
+                return RX_INF;
+            memcpy(kept, text, at.size);
+            to[n++] = (struct property){ { kept, at.size }, TERM_TRUE, false };
+        }
+        rx_moves(x, at.node, &n_move);
+        for (uint32_t i = 0; i < n_move; i++) {
+            struct rx_move m = x->move[x->node[at.node].moves + i];
+            for (uint32_t c = m.lo; c <= m.hi && rx_live(x, m.to); c++) {
+                char bytes[4];
+                uint32_t size = utf8_encode(c, bytes);
+                if (n_open == ARRAY_LEN(open) || at.size + size > sizeof texts[0])
+                    return RX_INF;
+                if (size == 0)
+                    continue;
+                memcpy(texts[n_open], text, at.size);
+                memcpy(texts[n_open] + at.size, bytes, size);
+                open[n_open++] = (struct open){ m.to, at.size + size };
+            }
+        }
+    }
+    return n;
+}
+
 static void find_classes(struct schema *s, const struct object_shape *o, struct classes *c)
 {
     *c = (struct classes){ .n = 1, .keys = { RX_ALL }, .term = { TERM_TRUE } };
@@ -302,10 +345,50 @@ static void set_required(struct schema *s, struct object_shape *o)
     }
 }
 
+/* true: properties were added. */
+static bool name_few_keys(struct schema *s, struct object_shape *o, const struct classes *c)
+{
+    struct property more[FEW_KEYS];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->n && !s->failed; i++) {
+        uint32_t keys = without_keys(s, o, c->keys[i]), with;
+        if (keys == RX_ALL || rx_count(s->rx, keys, FEW_KEYS + 1 - n) > FEW_KEYS - n)
+            continue;
+        with = list_keys(s, keys, more, n);
+        n = with == RX_INF ? n : with;
+    }
+    if (n == 0 || s->failed)
+        return false;
+    struct property *all = schema_alloc(s, (size_t)o->n_property + n, sizeof *all);
+    if (all == NULL)
+        return false;
+    for (uint32_t i = 1; i < n; i++)
+        for (uint32_t k = i; k > 0 && order(&more[k].name, &more[k - 1].name) < 0; k--) {
+            struct property swap = more[k];
+            more[k] = more[k - 1];
+            more[k - 1] = swap;
+        }
+    for (uint32_t i = 0, a = 0, b = 0; i < o->n_property + n; i++)
+        all[i] = b == n || (a < o->n_property && order(&o->property[a].name, &more[b].name) < 0) ? o->property[a++] : more[b++];
+    o->property = all;
+    o->n_property += n;
+    return true;
+}
+
 static void finish(struct schema *s, struct object_shape *o)
 {
     struct classes c;
     find_classes(s, o, &c);
+    if (name_few_keys(s, o, &c)) { /* what is left of such a class is empty, and must not count as one */
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < c.n; i++)
+            if (c.keys[i] == RX_ALL || rx_live(s->rx, without_keys(s, o, c.keys[i]))) {
+                c.keys[kept] = c.keys[i];
+                c.term[kept] = c.term[i];
+                c.meets[kept++] = c.meets[i];
+            }
+        c.n = kept;
+    }
     o->n_key = o->n_property;
     o->n_class = c.n;
     o->child = schema_alloc(s, (size_t)o->n_key + c.n, sizeof *o->child);
@@ -392,7 +475,7 @@ bool object_live(struct schema *s, struct object_shape *o)
     for (uint32_t k = 0; k < o->n_some; k++)
         if (!some_possible(s, o, k))
             return false;
-    return n_required <= o->max && o->min <= n_live;
+    return o->min <= o->max && n_required <= o->max && o->min <= n_live;
 }
 
 /* A key between tags is trimmed by whoever reads it, so it must not need that; nor may it be empty. */
@@ -426,7 +509,7 @@ void object_ready(struct schema *s, struct object_shape *o)
     o->literals = x->n_literals - 1;
     for (uint32_t i = 0; i < 2; i++) {
         uint32_t keys = rx_keys(x, o->literals, 0, o->n_key, 0, i == 0 ? other : RX_EMPTY);
-        uint32_t quoted = keys == RX_EMPTY ? RX_EMPTY : rx_quote(x, keys);
+        uint32_t quoted = rx_cat(x, rx_range(x, '"', '"'), rx_key_rest(x, keys));
         o->raw[i] = rx_keys(x, o->literals, 0, o->n_key, 0, i == 0 ? rx_and(x, other, trimmed) : RX_EMPTY);
         o->first[i] = rx_cat(x, space, quoted);
         o->next[i] = rx_cat(x, comma, rx_cat(x, space, quoted));

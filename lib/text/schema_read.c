@@ -118,7 +118,7 @@ static uint32_t read_string(struct schema *s, const struct json *at)
     return out;
 }
 
-static uint32_t multiple(struct schema *s, const struct json *at)
+static uint32_t multiple(struct schema *s, const struct json *at, bool strict)
 {
     const struct json *v = member(s, at, "multipleOf", JSON_NUMBER);
     uint32_t p, k;
@@ -128,10 +128,7 @@ static uint32_t multiple(struct schema *s, const struct json *at)
         schema_fail(s, GLM_ESCHEMA, v, "multipleOf is enforced for divisors above 0 of up to nine digits");
         return RX_EMPTY;
     }
-    for (uint32_t i = 0; i < s->rx->n_divisor; i++)
-        if (s->rx->divisor[i].p == p && s->rx->divisor[i].k == k)
-            return rx_mod(s->rx, i, 0, 0);
-    return rx_multiple(s->rx, p, k);
+    return rx_multiple(s->rx, p, k, strict);
 }
 
 /* Bounds of one direction. `upper`: the numbers that are not above (or at) the bound. */
@@ -163,14 +160,14 @@ static uint32_t read_number(struct schema *s, const struct json *at, uint32_t ty
     part[n++] = bound(s, at, "maximum", true, is_true(at, "exclusiveMaximum"));
     part[n++] = bound(s, at, "exclusiveMinimum", false, true);
     part[n++] = bound(s, at, "exclusiveMaximum", true, true);
-    part[n++] = multiple(s, at);
     if (!(type & TYPE_NUMBER)) {
         if (!s->integer)
             s->integer = s->is_oldest ? rx_json_whole(s->rx) : rx_json_integer(s->rx);
         part[n++] = s->integer;
     }
-    uint32_t out = rx_and_list(s->rx, part, n);
-    return out == RX_ALL ? norm_any(s).number : out;
+    uint32_t out = rx_and_list(s->rx, part, n), any = norm_any(s).number;
+    uint32_t divided = multiple(s, at, out != RX_ALL);
+    return divided == RX_ALL ? (out == RX_ALL ? any : out) : rx_and(s->rx, divided, out == RX_ALL ? any : out);
 }
 
 /* ---- arrays ------------------------------------------------------------------------------------------------------------------ */
