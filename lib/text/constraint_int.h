@@ -151,6 +151,8 @@ void run_value(struct con_run *r, uint32_t term, uint32_t frame, uint32_t spaced
 void run_value_done(struct con_run *r, uint32_t frame, uint32_t base);
 bool run_key_live(struct con_run *r, const struct config *c, uint32_t state);
 bool run_used_rest(const struct con_run *r, const struct config *c, uint32_t pair, uint8_t *rest, uint32_t max, uint32_t *n);
+bool run_key_is_used_up(struct con_run *r, const struct config *c, uint32_t state); /* it can only end, as a used one */
+bool run_key_must_end(struct rx *x, uint32_t state);
 uint32_t run_type(struct con_run *r, uint32_t before, uint8_t byte);
 bool run_key_touched(struct con_run *r, const struct config *c, uint32_t state);
 const uint64_t *run_deny(const struct con_run *r, const struct frame *f);

@@ -455,9 +455,13 @@ static void deny_used(struct con_run *r, const struct config *c, uint32_t *bits)
             memcpy(text, before[k], n_before);
             if (!run_used_rest(r, c, pair, text + n_before, sizeof text - n_before, &n))
                 break;
-            for (uint32_t i = 0; i < n_before + n && to != 0; i++)
-                to = rx_step(x, to, text[i]);
-            uint32_t node = to != 0 && rx_accepts(x, to) ? find_node(t, text, n_before + n) : RX_INF;
+            bool ends = false; /* before its quote, where nothing else can come */
+            uint32_t size = 0;
+            for (; size < n_before + n && to != 0 && !ends; size++) {
+                to = rx_step(x, to, text[size]);
+                ends = to != 0 && size + 2 == n_before + n && run_key_must_end(x, to);
+            }
+            uint32_t node = to != 0 && (ends || rx_accepts(x, to)) ? find_node(t, text, size) : RX_INF;
             for (uint32_t i = node; node != RX_INF && i < node + t->node[node].size; i++)
                 if (t->node[i].id >= 0)
                     clear_bit(bits, t->node[i].id);

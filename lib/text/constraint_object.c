@@ -212,6 +212,33 @@ static bool note_used(struct con_run *r, struct frame *f, uint32_t typed)
     return true;
 }
 
+/* A key that has no room for another character. */
+bool run_key_must_end(struct rx *x, uint32_t state)
+{
+    const struct rx_state *s = &x->state[state];
+    const struct rx_node *n = &x->node[s->node];
+    uint32_t n_move;
+    if (s->kind != RX_AT_NODE || n->kind != RX_KIND_QUOTE || !x->node[n->a].nullable)
+        return false;
+    uint32_t content = n->a;
+    rx_moves(x, content, &n_move);
+    for (uint32_t i = 0; i < n_move; i++)
+        if (rx_live(x, x->move[x->node[content].moves + i].to))
+            return false;
+    return true;
+}
+
+bool run_key_is_used_up(struct con_run *r, const struct config *c, uint32_t state)
+{
+    const struct frame *f = &r->frame[c->frame];
+    if (f->used == 0 || !run_key_must_end(&r->g->rx, state))
+        return false;
+    uint32_t n_words = r->n_words, whole = run_type(r, c->typed, '"');
+    bool used = is_used(r, &r->frame[c->frame], whole);
+    r->n_words = n_words;
+    return used;
+}
+
 /* The i-th used key's bytes that follow what is typed, with the quote that ends it; false: it begins otherwise. */
 bool run_used_rest(const struct con_run *r, const struct config *c, uint32_t pair, uint8_t *rest, uint32_t max, uint32_t *n)
 {

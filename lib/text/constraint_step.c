@@ -250,6 +250,8 @@ static void step(struct con_run *r, struct config c, uint8_t byte, uint32_t base
         if (c.kind == C_RAW_KEY || at->kind != RX_AT_NODE || x->node[at->node].kind == RX_KIND_QUOTE)
             c.typed = run_type(r, c.typed, byte);
     }
+    if (c.typed && c.kind == C_KEY && run_key_is_used_up(r, &c, to))
+        return;
     c.state = to;
     const struct rx_state *s = &x->state[to];
     uint8_t kind = x->node[s->node].kind;

@@ -12,7 +12,8 @@
 /* What a double holds without becoming infinite or 0: larger powers are no number that two readers agree on. */
 #define POWER "0?(?:[0-9]{1,2}|[12][0-9]{2})"
 #define LARGE "[1-9](?:\\.[0-9]{1,17}0*)?[eE][+-]?30[0-7]|1(?:\\.[0-6][0-9]{0,16}0*)?[eE]\\+?308"
-static const char plain[] = "(0|[1-9][0-9]*)(\\.[0-9]+)?";
+/* With a point at most 15 digits before it: a double tells all of those apart, and readers make doubles of them. */
+static const char plain[] = "(0|[1-9][0-9]{0,14})(\\.[0-9]+)?|[1-9][0-9]*";
 static const char scientific[] = "[1-9](\\.[0-9]{1,17}0*)?[eE](\\+?(0?[0-9]|[1-9][0-9]|[12][0-9]{2})|"
     "-(0?[1-9]|[1-9][0-9]|[12][0-9]{2}))|" LARGE;
 static const char mantissas[] = "[1-9](\\.[0-9]{1,17}0*)?", zero[] = "0(\\.0+)?";
@@ -231,9 +232,26 @@ bool rx_number_from(struct rx *x, const char *bound, size_t size, bool strict, u
     return true;
 }
 
+/* Whether a whole number is a double as it is: found out for those below 2^63. */
+static bool is_double(const struct decimal *d)
+{
+    uint64_t v = 0;
+    for (uint32_t i = 0; i < d->n_whole && d->n_whole < 19; i++)
+        v = v * 10 + (uint64_t)(d->whole[i] - '0');
+    return v != 0 && (uint64_t)(double)v == v;
+}
+
 bool rx_number_equal(struct rx *x, const char *number, size_t size, uint32_t *out)
 {
     uint32_t from, above;
+    struct decimal d;
+    if (!read_decimal(number, size, &d))
+        return false;
+    if (d.n_whole > 15 && d.n_fraction == 0) { /* more digits than a double tells apart: as a whole number only */
+        uint32_t zeros = is_double(&d) ? pattern(x, "(\\.0+)?") : RX_EPS;
+        *out = rx_cat(x, d.negative ? digit(x, '-', '-') : RX_EPS, rx_cat(x, rx_text(x, d.whole, d.n_whole), zeros));
+        return true;
+    }
     if (!rx_number_from(x, number, size, false, &from) || !rx_number_from(x, number, size, true, &above))
         return false;
     *out = rx_and(x, from, rx_not(x, above));
@@ -303,7 +321,10 @@ static void put_digits(struct rx *x, uint32_t divisor, uint32_t from, uint32_t r
 static void put_exponent(struct rx *x, uint32_t divisor, uint32_t rem, struct place at)
 {
     int32_t least = least_power(x->divisor[divisor], rem, at.f);
+    uint32_t p = x->divisor[divisor].p;
     uint32_t node = least == INT32_MAX ? RX_EMPTY : power_above(x, least - 1);
+    if ((p & (p - 1)) != 0 && node != RX_EMPTY) /* as a double a large power of ten is a multiple of nothing but powers of two */
+        node = rx_and(x, node, rx_not(x, power_above(x, 7)));
     put(x, 'E', 'E', node);
     put(x, 'e', 'e', node);
 }
