@@ -167,7 +167,11 @@ static uint32_t read_number(struct schema *s, const struct json *at, uint32_t ty
     }
     uint32_t out = rx_and_list(s->rx, part, n), any = norm_any(s).number;
     uint32_t divided = multiple(s, at, out != RX_ALL);
-    return divided == RX_ALL ? (out == RX_ALL ? any : out) : rx_and(s->rx, divided, out == RX_ALL ? any : out);
+    if (divided == RX_ALL)
+        return out == RX_ALL ? any : out;
+    if (!s->compared)
+        s->compared = rx_json_number_compared(s->rx);
+    return rx_and(s->rx, divided, rx_and(s->rx, out, s->compared));
 }
 
 /* ---- arrays ------------------------------------------------------------------------------------------------------------------ */
