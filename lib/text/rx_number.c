@@ -12,8 +12,8 @@
 /* What a double holds without becoming infinite or 0: larger powers are no number that two readers agree on. */
 #define POWER "0?(?:[0-9]{1,2}|[12][0-9]{2})"
 #define LARGE "[1-9](?:\\.[0-9]{1,17}0*)?[eE][+-]?30[0-7]|1(?:\\.[0-6][0-9]{0,16}0*)?[eE]\\+?308"
-/* With a point at most 15 digits before it: a double tells all of those apart, and readers make doubles of them. */
-static const char plain[] = "(0|[1-9][0-9]{0,14})(\\.[0-9]+)?|[1-9][0-9]*";
+/* With a point and something behind it at most 13 digits before it: so a reader's double is no whole number by rounding. */
+static const char plain[] = "(0|[1-9][0-9]{0,12})(\\.[0-9]+)?|[1-9][0-9]*|[1-9][0-9]{0,14}\\.0+|[1-8][0-9]{15}\\.0+";
 static const char scientific[] = "[1-9](\\.[0-9]{1,17}0*)?[eE](\\+?(0?[0-9]|[1-9][0-9]|[12][0-9]{2})|"
     "-(0?[1-9]|[1-9][0-9]|[12][0-9]{2}))|" LARGE;
 static const char mantissas[] = "[1-9](\\.[0-9]{1,17}0*)?", zero[] = "0(\\.0+)?";
