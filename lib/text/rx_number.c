@@ -13,7 +13,8 @@
 #define POWER "0?(?:[0-9]{1,2}|[12][0-9]{2})"
 #define LARGE "[1-9](?:\\.[0-9]{1,17}0*)?[eE][+-]?30[0-7]|1(?:\\.[0-6][0-9]{0,16}0*)?[eE]\\+?308"
 /* With a point and something behind it at most 13 digits before it: so a reader's double is no whole number by rounding. */
-static const char plain[] = "(0|[1-9][0-9]{0,12})(\\.[0-9]+)?|[1-9][0-9]*|[1-9][0-9]{0,14}\\.0+|[1-8][0-9]{15}\\.0+";
+static const char plain[] = "(0|[1-9][0-9]{0,12})(\\.[0-9]+)?|[1-9][0-9]*|[1-9][0-9]{0,14}\\.0+|[1-8][0-9]{15}\\.0+|"
+    "9[0-9]{14}[02468]\\.0+"; /* from 2^53 on doubles are even */
 static const char scientific[] = "[1-9](\\.[0-9]{1,17}0*)?[eE](\\+?(0?[0-9]|[1-9][0-9]|[12][0-9]{2})|"
     "-(0?[1-9]|[1-9][0-9]|[12][0-9]{2}))|" LARGE;
 static const char mantissas[] = "[1-9](\\.[0-9]{1,17}0*)?", zero[] = "0(\\.0+)?";
@@ -247,7 +248,10 @@ bool rx_number_equal(struct rx *x, const char *number, size_t size, uint32_t *ou
     struct decimal d;
     if (!read_decimal(number, size, &d))
         return false;
-    if (d.n_whole > 15 && d.n_fraction == 0) { /* more digits than a double tells apart: as a whole number only */
+    uint32_t n_shown = d.n_whole;
+    while (n_shown > 0 && d.whole[n_shown - 1] == '0')
+        n_shown--;
+    if (n_shown > 15 && d.n_fraction == 0) { /* more digits than a double tells apart: as a whole number only */
         uint32_t zeros = is_double(&d) ? pattern(x, "(\\.0+)?") : RX_EPS;
         *out = rx_cat(x, d.negative ? digit(x, '-', '-') : RX_EPS, rx_cat(x, rx_text(x, d.whole, d.n_whole), zeros));
         return true;
@@ -322,6 +326,8 @@ static void put_exponent(struct rx *x, uint32_t divisor, uint32_t rem, struct pl
 {
     int32_t least = least_power(x->divisor[divisor], rem, at.f);
     uint32_t p = x->divisor[divisor].p;
+    for (uint32_t i = 0; i < x->divisor[divisor].k && p % 5 == 0; i++) /* 0.5 is a power of two as well */
+        p /= 5;
     uint32_t node = least == INT32_MAX ? RX_EMPTY : power_above(x, least - 1);
     if ((p & (p - 1)) != 0 && node != RX_EMPTY) /* as a double a large power of ten is a multiple of nothing but powers of two */
         node = rx_and(x, node, rx_not(x, power_above(x, 7)));
