@@ -19,7 +19,7 @@ static const char help[] =
     "one. Each text is tokenized without special tokens and walked: the mask of the whole vocabulary is computed and timed, the\n"
     "token must be in it, the grammar moves on. A text is accepted if it is walked to its end and may end there.\n"
     "\n"
-    "error is null, or {\"pointer\", \"message\"} where the grammar is refused: then there are no walks.\n"
+    "error is null, or {\"pointer\", \"message\"} where the grammar is refused (or the line is no JSON): then there are no walks.\n"
     "\n"
     "Instead of \"schema\" a line may have\n"
     "  \"regex\": \"...\"        an ECMA-262 pattern for the whole text\n"
@@ -143,6 +143,15 @@ static int32_t walk_all(struct walker *w, struct con_grammar *g, const struct js
     return 0;
 }
 
+/* A schema that cannot even be read is refused like any other. */
+static int32_t answer_unread(struct lines *l)
+{
+    buf_str(&l->out, "{\"error\": ");
+    put_error(&l->out, &l->refused);
+    buf_str(&l->out, ", \"compile_us\": 0.0, \"accepted\": [], \"mask_us\": []}");
+    return 0;
+}
+
 static int32_t answer(struct lines *l, struct walker *w, glm_error *err)
 {
     struct con_spec spec;
@@ -186,9 +195,10 @@ static int answer_all(struct walker *w)
     int status;
 
     lines_open(&l, w->t->mem, "constrain");
+    l.answers_bad_json = true;
     while ((status = lines_next(&l)) == LINES_GO_ON) {
         glm_error err = GLM_ERROR_INIT;
-        status = answer(&l, w, &err) ? lines_bad(&l, &err) : lines_answer(&l);
+        status = (l.refused.code ? answer_unread(&l) : answer(&l, w, &err)) ? lines_bad(&l, &err) : lines_answer(&l);
         if (status != LINES_GO_ON)
             break;
     }

@@ -53,7 +53,12 @@ int lines_next(struct lines *l)
     } while (is_blank(l->text, (size_t)n));
     while (n > 0 && (l->text[n - 1] == '\n' || l->text[n - 1] == '\r'))
         n--;
+    l->refused = (glm_error)GLM_ERROR_INIT;
     if (json_parse(l->mem, l->text, (size_t)n, 0, "", &l->doc, &err)) {
+        if (l->answers_bad_json && err.code != GLM_ENOMEM) {
+            l->refused = err;
+            return LINES_GO_ON;
+        }
         report_failed(l->command, "line %llu: %s", (unsigned long long)l->number, err.message); /* which names the byte */
         return EXIT_FAILED;
     }

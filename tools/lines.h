@@ -15,6 +15,8 @@ struct lines {
     struct json_doc doc;    /* lives until the next line */
     struct buf out;         /* the answer; cleared by lines_next */
     bool reading_failed;
+    bool answers_bad_json;  /* a line that is no JSON, or nested too deep, is not the end: refused says why, doc is empty */
+    glm_error refused;
 };
 
 void lines_open(struct lines *l, struct mem *m, const char *command);

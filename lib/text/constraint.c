@@ -4,7 +4,7 @@
 #define DEFAULT_BYTES (64u << 20)
 #define DEFAULT_CACHE (24u << 20)
 #define DEFAULT_STATES 400000u
-#define DEFAULT_WORK 120000u
+#define DEFAULT_WORK 300000u
 #define FORCED_MAX 4096u /* bytes that are looked ahead */
 
 /* ---- vocabularies --------------------------------------------------------------------------------------------------------- */

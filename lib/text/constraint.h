@@ -20,7 +20,7 @@ struct con_limits { /* 0: the default */
     uint64_t bytes;      /* of a grammar with all it learns: 64 MiB. Beyond it: GLM_ELIMIT */
     uint64_t cache_bytes; /* of masks kept for states that come back: 24 MiB; older ones make room */
     uint32_t states;     /* expressions, states over bytes: 400,000 of each */
-    uint32_t work;       /* steps of compiling, and of each mask or token: 120,000, some tens of milliseconds */
+    uint32_t work;       /* steps of compiling, and of each mask or token: 300,000, some tens of milliseconds */
     uint32_t reserved;
     uint64_t compile_ns; /* of the clock, looked at now and then: none, so that a busy machine refuses nothing more */
 };

@@ -271,6 +271,7 @@ static uint32_t flatten(struct rx *x, enum rx_kind kind, const uint32_t *list, u
     uint32_t at = x->n_child, total = 0;
     for (uint32_t i = 0; i < n; i++)
         total += x->node[list[i]].kind == kind ? x->node[list[i]].n : 1;
+    x->work += total / 8; /* long lists are work, too */
     /* list may lie in the pool itself, which can move */
     bool inside = x->child && list >= x->child && list < x->child + x->child_cap;
     size_t offset = inside ? (size_t)(list - x->child) : 0;

@@ -74,7 +74,7 @@ static const struct rx_range line_ends[] = { { '\n', '\n' }, { '\r', '\r' }, { 0
 /* The code points that are not in a set. */
 static uint32_t others(struct rx *x, uint32_t set)
 {
-    struct rx_range out[4096];
+    struct rx_range out[900]; /* the largest class of Unicode has fewer */
     uint32_t n = 0, p = 0;
     if (set == RX_EMPTY)
         return rx_range(x, 0, RX_CODE_MAX);
@@ -102,7 +102,7 @@ static uint32_t known_class(struct rx *x, uint32_t c)
 static uint32_t of_class(struct rx *x, enum tok_class class)
 {
     uint32_t out = RX_EMPTY, from = 0, n = 0;
-    struct rx_range r[1024];
+    struct rx_range r[900];
     for (uint32_t c = 0; c <= RX_CODE_MAX + 1; c++) {
         bool in = c <= RX_CODE_MAX && tok_class_of(c) == class;
         if (in && (c == 0 || tok_class_of(c - 1) != class))
