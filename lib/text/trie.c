@@ -117,7 +117,7 @@ static void lay_out(struct trie *t, const struct entry *e, size_t n, uint32_t *o
 static bool list_rest(struct trie *t, uint32_t k, const uint8_t *mark)
 {
     struct trie_slice *s = &t->slice[k];
-    uint32_t open[512], n_open = 0, n = 0;
+    uint32_t open[1001], n_open = 0, n = 0;
     for (uint32_t i = 0; i < t->n; i++)
         n += mark[i] >> k & 1;
     s->rest = mem_array(t->mem, (size_t)n + 1, sizeof *s->rest);
@@ -143,7 +143,7 @@ static size_t collect(const struct tok *tok, struct entry *e, size_t *bytes, uin
     for (uint32_t id = 0; id < tok_n(tok); id++) {
         size_t size;
         const char *text = tok_bytes(tok, (int32_t)id, &size);
-        if (text == NULL || size == 0 || size > 500 || tok_is_added(tok, (int32_t)id))
+        if (text == NULL || size == 0 || size > 1000 || tok_is_added(tok, (int32_t)id))
             continue;
         if (e != NULL)
             e[n] = (struct entry){ (const uint8_t *)text, (uint32_t)size, id };
@@ -164,7 +164,7 @@ static uint32_t count_nodes(const struct entry *e, size_t n)
 
 static bool build(struct trie *t, struct entry *e, size_t n)
 {
-    uint32_t n_node = count_nodes(e, n), open[512];
+    uint32_t n_node = count_nodes(e, n), open[1001];
     uint8_t *mark = mem_array(t->mem, n_node + 1, 1);
     bool fine = mark != NULL;
     t->node = mem_array(t->mem, (size_t)n_node + 1, sizeof *t->node);
