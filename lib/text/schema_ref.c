@@ -160,7 +160,7 @@ static void collect(struct schema *s)
         const struct json *in, *next;
         uint32_t base;
         bool map;
-    } open[JSON_DEPTH_MAX + 1];
+    } open[JSON_DEPTH_MAX - 8]; /* no schema that deep can be enforced */
     uint32_t n = 1;
     open[0] = (struct open){ s->root, json_first(s->root), enter(s, s->root, 0), false };
     while (n > 0 && !s->failed) {
@@ -173,7 +173,7 @@ static void collect(struct schema *s)
         o->next = json_next(o->in, v);
         bool member = o->in->type == JSON_OBJECT;
         const struct json *value = member ? v + 1 : v;
-        if ((value->type != JSON_OBJECT && value->type != JSON_ARRAY) || n > JSON_DEPTH_MAX)
+        if ((value->type != JSON_OBJECT && value->type != JSON_ARRAY) || n == ARRAY_LEN(open))
             continue;
         if (member && !o->map && (json_is_text(v, "enum") || json_is_text(v, "const")))
             continue;

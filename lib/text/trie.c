@@ -117,7 +117,7 @@ static void lay_out(struct trie *t, const struct entry *e, size_t n, uint32_t *o
 static bool list_rest(struct trie *t, uint32_t k, const uint8_t *mark)
 {
     struct trie_slice *s = &t->slice[k];
-    uint32_t open[1024], n_open = 0, n = 0;
+    uint32_t open[1001], n_open = 0, n = 0;
     for (uint32_t i = 0; i < t->n; i++)
         n += mark[i] >> k & 1;
     s->rest = mem_array(t->mem, (size_t)n + 1, sizeof *s->rest);
@@ -164,7 +164,7 @@ static uint32_t count_nodes(const struct entry *e, size_t n)
 
 static bool build(struct trie *t, struct entry *e, size_t n)
 {
-    uint32_t n_node = count_nodes(e, n), open[1024];
+    uint32_t n_node = count_nodes(e, n), open[1001];
     uint8_t *mark = mem_array(t->mem, n_node + 1, 1);
     bool fine = mark != NULL;
     t->node = mem_array(t->mem, (size_t)n_node + 1, sizeof *t->node);
