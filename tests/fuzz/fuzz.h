@@ -26,6 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* A failure must say what it is. */
 static inline void fuzz_check_error(int32_t rc, const glm_error *err)
 {
+    if (rc >= 0 || err->code != rc || err->message[0] == 0)
+        fprintf(stderr, "status %d, but the record has %d: '%s' '%s'\n", rc, err->code, err->where, err->message);
     FUZZ_CHECK(rc < 0 && err->code == rc && err->message[0] != 0);
 }
 

@@ -187,6 +187,8 @@ static void one_call(struct client *c, struct fuzz_in *in)
         rc = glm_session_open(model, NULL, &c->s, &err);
         FUZZ_CHECK(rc == 0);
     }
+    if (rc && err.code != rc)
+        fprintf(stderr, "call %u\n", which & 15);
     if (rc)
         fuzz_check_error(rc, &err);
 }

@@ -174,9 +174,11 @@ def main():
             pieces += bytes([22 + len(part)]) + part
             rest = rest[min(n, 20):]
         put('stream', f'p{i}', bytes(pieces))
-    for i, calls in enumerate(['14 00 00 00 00', '74 14 00 10 09 00 00', '8 00 03 00 28 14 00 00 0a 1a 00', '4b 05 01 02 03 04 05 00 00 0c 00',
-                               '5f 83 01 14 00 00', '16 00 0d 04 00 00 0f 14 00', '14 30 09 30 00 46 00 00', 'e0 e1 2e 00']):
-        put('api', str(i), bytes(int(x, 16) for x in calls.split()))
+    api = [bytes(int(x, 16) for x in calls.split()) for calls in ('14 00 00 00 00', '74 14 00 10 09 00 00', '8 00 03 00 28 14 00 00 0a 1a 00', '4b 05 01 02 03 04 05 00 00 0c 00',
+                               '5f 83 01 14 00 00', '16 00 0d 04 00 00 0f 14 00', '14 30 09 30 00 46 00 00', 'e0 e1 2e 00')]
+    for i, calls in enumerate(api):
+        put('api', str(i), calls)
+        put('api', f'long{i}', b''.join(api[i:] + api[:i]))
 
 
 if __name__ == '__main__':
