@@ -74,11 +74,15 @@ static const struct rx_range line_ends[] = { { '\n', '\n' }, { '\r', '\r' }, { 0
 /* The code points that are not in a set. */
 static uint32_t others(struct rx *x, uint32_t set)
 {
-    struct rx_range out[900]; /* the largest class of Unicode has fewer */
-    uint32_t n = 0, p = 0;
+    uint32_t n = 0, p = 0, all;
     if (set == RX_EMPTY)
         return rx_range(x, 0, RX_CODE_MAX);
-    for (uint32_t i = 0; i < x->node[set].n && n < ARRAY_LEN(out) - 1; i++) {
+    struct rx_range *out = mem_array(x->mem, (size_t)x->node[set].n + 1, sizeof *out);
+    if (out == NULL) {
+        x->failed = x->failed ? x->failed : GLM_ENOMEM;
+        return RX_EMPTY;
+    }
+    for (uint32_t i = 0; i < x->node[set].n; i++) {
         struct rx_range in = x->range[x->node[set].list + i];
         if (in.lo > p)
             out[n++] = (struct rx_range){ p, in.lo - 1 };
@@ -86,7 +90,9 @@ static uint32_t others(struct rx *x, uint32_t set)
     }
     if (p <= RX_CODE_MAX)
         out[n++] = (struct rx_range){ p, RX_CODE_MAX };
-    return n == 0 ? RX_EMPTY : rx_set(x, out, n);
+    all = n == 0 ? RX_EMPTY : rx_set(x, out, n);
+    mem_free(x->mem, out);
+    return all;
 }
 
 static uint32_t known_class(struct rx *x, uint32_t c)
