@@ -52,7 +52,9 @@ ALWAYS __m512i row_terms(
 }
 
 /* The same with the quad at x + at + offset. gcc 12 would spend a register on each offset, and keep
- * the rows' pointers in memory. */
+ * the rows' pointers in memory: the offset is written into the instruction. Where it is not known to
+ * be a constant in time for that (clang, no optimization) the compiler does as it likes. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__)
 ALWAYS __m512i dot_at(
     __m512i acc, __m512i w, const uint8_t *x, size_t at, const int offset)
 {
@@ -67,6 +69,19 @@ ALWAYS __m512i broadcast_at(const uint8_t *x, size_t at, const int offset)
     __asm__("vpbroadcastd %c3(%1,%2), %0" : "=v"(v) : "r"(x), "r"(at), "i"(offset));
     return v;
 }
+#else
+ALWAYS __m512i broadcast_at(const uint8_t *x, size_t at, const int offset)
+{
+    int quad;
+    memcpy(&quad, x + at + offset, sizeof quad);
+    return _mm512_set1_epi32(quad);
+}
+
+ALWAYS __m512i dot_at(__m512i acc, __m512i w, const uint8_t *x, size_t at, const int offset)
+{
+    return _mm512_dpbusd_epi32(acc, w, broadcast_at(x, at, offset));
+}
+#endif
 
 /* R rows through a span in scratch: acc[row][lane] goes on. */
 ALWAYS void span_rows(const struct panel *p, const struct span *s, const uint8_t *const *row,

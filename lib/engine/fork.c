@@ -9,7 +9,8 @@
 static int32_t copy_tokens(glm_session *to, const glm_session *from, glm_error *err)
 {
     ids_append(&to->past, from->past.id, from->past.n);
-    ids_append(&to->queue, from->queue.id + from->queue_done, from->queue.n - from->queue_done);
+    if (from->queue_done < from->queue.n)
+        ids_append(&to->queue, from->queue.id + from->queue_done, from->queue.n - from->queue_done);
     to->feed_rows = from->feed_rows;
     return to->past.failed || to->queue.failed ? err_nomem(err, "token ids") : GLM_OK;
 }

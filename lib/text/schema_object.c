@@ -397,15 +397,14 @@ static void finish(struct schema *s, struct object_shape *o)
     o->variant = o->n_some > 0 ? schema_alloc(s, (size_t)o->n_key + c.n, sizeof *o->variant) : NULL;
     set_required(s, o);
     for (uint32_t i = 0; i < o->n_key + c.n && !s->failed; i++) {
-        const struct property *p = &o->property[i];
-        o->child[i] = i < o->n_key ? object_child(s, o, p) : c.term[i - o->n_key];
+        o->child[i] = i < o->n_key ? object_child(s, o, &o->property[i]) : c.term[i - o->n_key];
         child(s, o->child[i]);
         if (i >= o->n_key) {
             o->class_keys[i - o->n_key] = without_keys(s, o, c.keys[i - o->n_key]);
             o->meets[i] = c.meets[i - o->n_key];
         }
         for (uint32_t k = 0; k < o->n_some && i < o->n_key; k++)
-            if (concerns(s, o->some[k].on, o->some[k].off, o->some[k].declared, &p->name))
+            if (concerns(s, o->some[k].on, o->some[k].off, o->some[k].declared, &o->property[i].name))
                 o->meets[i] |= (uint8_t)(1u << k);
         if (o->n_some > 0 && !s->failed)
             set_variants(s, o, i);

@@ -174,6 +174,24 @@ def main():
             pieces += bytes([22 + len(part)]) + part
             rest = rest[min(n, 20):]
         put('stream', f'p{i}', bytes(pieces))
+    steps = bytes(range(7, 127, 5))
+    schemas = [{'type': 'object', 'properties': {'a': {'type': 'integer', 'minimum': -3, 'multipleOf': 3}, 'b': {'enum': [1, 'x', None]}},
+                'required': ['a'], 'additionalProperties': False}, {'anyOf': [{'type': 'string', 'maxLength': 3}, {'type': 'null'}]},
+               {'type': 'array', 'items': {'$ref': '#'}, 'maxItems': 2}, {'$defs': {'t': {'properties': {'n': {'$ref': '#/$defs/t'}}}},
+                '$ref': '#/$defs/t'}, {'type': 'string', 'format': 'date-time'}, {'not': {'type': ['object', 'number']}},
+               {'if': {'properties': {'k': {'const': 1}}}, 'then': {'required': ['v']}, 'else': {'maxProperties': 1}},
+               {'oneOf': [{'minimum': 5}, {'multipleOf': 2}]}, {'patternProperties': {'^x': {'type': 'boolean'}}, 'minProperties': 1},
+               {'prefixItems': [{'const': 'a'}], 'contains': {'type': 'number'}, 'minContains': 2}, {'allOf': [{'pattern': 'a'},
+                {'pattern': '^.{2,4}$'}]}, {'dependentRequired': {'a': ['b']}, 'propertyNames': {'maxLength': 1}}, True, {}]
+    for i, schema in enumerate(schemas):
+        put('schema', f's{i}', b'\1' + steps + dump(schema))
+        put('schema', f'a{i}', b'\x13' + steps + dump(schema))
+    for i, line in enumerate(lines('call_tools.jsonl')):
+        put('schema', f't{i}', bytes([2 + 64 * (i % 2) + 32 * (i % 3 == 0)]) + steps + dump([json.loads(line)]))
+    for i, text in enumerate(['^[a-z]+(-[a-z]+)*$', '(a|b){2,5}c?', r'\d{3}-\p{L}+', '^(?!foo)bar', r'[^\s]{1,9}', '(x+x+)+y']):
+        put('schema', f'r{i}', b'\0' + steps + text.encode())
+    for i, edits in enumerate([b'\1\0\0\5\7', b'\0\1{}', b'\1' + bytes(40), b'\2\3[1, 2]']):
+        put('snapshot', str(i), edits)
     api = [bytes(int(x, 16) for x in calls.split()) for calls in ('14 00 00 00 00', '74 14 00 10 09 00 00', '8 00 03 00 28 14 00 00 0a 1a 00', '4b 05 01 02 03 04 05 00 00 0c 00',
                                '5f 83 01 14 00 00', '16 00 0d 04 00 00 0f 14 00', '14 30 09 30 00 46 00 00', 'e0 e1 2e 00')]
     for i, calls in enumerate(api):
