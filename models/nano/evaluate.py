@@ -16,7 +16,9 @@ import argparse
 import gzip
 import json
 import re
+import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -170,6 +172,33 @@ def measure(model: Model, cases: List[Case], show: int) -> Rows:
     return rows
 
 
+def cli(tool: Path, command: str, *arguments: str, given: Any) -> Any:
+    """One line of a command for scripts."""
+    done = subprocess.run([str(tool), command, *arguments], input=json.dumps(given) + "\n", capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{tool} {command}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def run_free(model: Model, folder: Path, tool: Path, case: Case, rows: Rows) -> None:
+    """A tool case without constraints: the prompt rendered, tokens chosen from bare logits, the calls parsed from them."""
+    line = {"messages": case["messages"], "tools": case["tools"],
+            "kwargs": {"enable_thinking": case["thinking"], "add_generation_prompt": True}}
+    prompt = cli(tool, "render", str(folder), given=line)
+    stops = [model.tokenize(s, specials=True)[0] for s in STOPS]
+    with model.session(n_ctx=2048) as session:
+        out = greedy(session, prompt["ids"], stops)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as declared:
+        json.dump(case["tools"], declared)
+        declared.flush()
+        said = cli(tool, "parse", str(folder), "--tools", declared.name,
+                   given={"input": model.detokenize(out), "prompt_ends": prompt["text"][-20:]})
+    calls = [{"name": c["name"], "arguments": json.loads(c["arguments"])} for c in said["tool_calls"] or []]
+    right = score.right(case["expect"], said["content"] or "", calls)
+    count(rows, "tool_call, free", out[-1] in stops and right)
+    count(rows, "tool_call, free, well-formed", score.well_formed(calls, case["tools"]))
+
+
 def share(rows: Rows, name: str) -> Optional[float]:
     n, right = rows.get(name, [0, 0])
     return right / n if n else None
@@ -178,13 +207,13 @@ def share(rows: Rows, name: str) -> Optional[float]:
 def report(rows: Rows) -> bool:
     """Prints the table; whether every threshold that was measured is kept."""
     kept = True
-    print(f"{'task':24}{'cases':>7}{'right':>7}{'%':>8}  threshold")
+    print(f"{'task':30}{'cases':>7}{'right':>7}{'%':>8}  threshold")
     for name in sorted(rows):
         n, right = rows[name]
         least = THRESHOLDS.get(name)
         missed = least is not None and right < least * n
         kept = kept and not missed
-        print(f"{name:24}{n:7}{right:7}{100 * right / n:8.1f}"
+        print(f"{name:30}{n:7}{right:7}{100 * right / n:8.1f}"
               + (f"  {100 * least:.0f}{' MISSED' if missed else ''}" if least is not None else ""))
     thinking, direct = share(rows, "arith"), share(rows, "arith_direct")
     if thinking is not None and direct is not None:
@@ -205,10 +234,15 @@ def main() -> None:
     p.add_argument("--show", type=int, default=0, metavar="N", help="print the first N wrong answers")
     p.add_argument("--threads", type=int, default=0, help="[the machine's cores, at most 8]")
     p.add_argument("--library", help="the shared library [GLM45_LIBRARY, or the system's]")
+    p.add_argument("--cli", type=Path, help="the glm45 program: to show what calls are like without constraints")
     a = p.parse_args()
     cases = [c for c in read_cases(a.cases) if a.task in (None, c["task"])]
     with Model(a.model, threads=a.threads, library=a.library) as model:
-        rows = measure(model, first_of_each(cases, a.limit), a.show)
+        chosen = first_of_each(cases, a.limit)
+        rows = measure(model, chosen, a.show)
+        for case in chosen if a.cli else []:
+            if case["task"] == "tool_call":
+                run_free(model, a.model, a.cli, case, rows)
     sys.exit(0 if report(rows) else 1)
 
 
