@@ -95,7 +95,7 @@ static void give_messages(glm_session *s, const char *json, uint64_t *n_common)
 
 START_TEST(a_client_pays_from_the_first_difference)
 {
-    char json[2048];
+    static char json[16384];
     uint64_t same, edited;
     glm_session *s = quiet();
     give_messages(s, "[{\"role\": \"user\", \"content\": \"What is 23 + 58?\"}]", NULL);
@@ -116,7 +116,7 @@ END_TEST
 
 START_TEST(a_client_that_sends_no_thoughts_back_keeps_them)
 {
-    char json[4096];
+    static char json[16384];
     uint64_t common;
     glm_error err = GLM_ERROR_INIT;
     glm_session *s = host_session(model, 0, 0);
