@@ -94,6 +94,24 @@ static bool worth_it(const struct draft *d)
     return t->n_drafted < PROBE_DRAFTED || t->n_plain < PROBE_PLAIN || t->drafted < t->plain;
 }
 
+static void share_time(glm_session *s)
+{
+    monitor_enter(s->model->lock);
+    s->model->draft_time = s->draft.time;
+    monitor_leave(s->model->lock);
+}
+
+/* A session that has measured nothing yet begins with what others found. */
+static void learn_time(glm_session *s)
+{
+    struct draft_time *t = &s->draft.time;
+    if (s->draft.mode != GLM_SPECULATION_AUTO || t->plain > 0)
+        return;
+    monitor_enter(s->model->lock);
+    *t = s->model->draft_time;
+    monitor_leave(s->model->lock);
+}
+
 /* Some tokens without drafts give the time to compare with. */
 static bool is_time(const struct draft *d)
 {
@@ -112,6 +130,7 @@ size_t draft_begin(glm_session *s, size_t common)
     struct draft *d = &s->draft;
     size_t known = common ? common - 1 : 0;
 
+    learn_time(s);
     draft_drop(s);
     d->on = worth_it(d);
     if (!d->on)
@@ -156,27 +175,36 @@ void draft_computed(glm_session *s, const struct pass *p, uint32_t row, uint32_t
     d->n_hidden += n_row;
 }
 
-/* ns: since the last call; n: tokens that came of it. Averages forget slowly. */
+/* ns: since the last call; n: tokens that came of it. Averages forget slowly; now and then other sessions hear of them. */
 void draft_timed(glm_session *s, uint64_t ns, uint64_t n)
 {
-    struct draft_time *t = &s->draft.time;
+    struct draft *d = &s->draft;
+    struct draft_time *t = &d->time;
     double each;
 
-    t->ns += ns;
-    if (s->draft.mode != GLM_SPECULATION_AUTO || n == 0)
+    d->ns += ns;
+    if (d->mode != GLM_SPECULATION_AUTO || n == 0)
         return;
-    each = (double)t->ns / (double)n;
-    t->ns = 0;
-    if (t->with_draft) {
+    each = (double)d->ns / (double)n;
+    d->ns = 0;
+    if (d->caught_up) { /* that is paid once */
+        d->caught_up = d->with_draft = false;
+        return;
+    }
+    if (d->with_draft) {
         t->n_drafted += n;
         t->drafted += (each - t->drafted) * (t->drafted > 0 ? 1.0 / 16 : 1.0);
     } else {
         t->n_plain += n;
         t->plain += (each - t->plain) * (t->plain > 0 ? 1.0 / 8 : 1.0);
     }
-    t->with_draft = false;
-    if (t->n_plain + t->n_drafted >= PROBE_AGAIN)
-        t->n_plain = t->n_drafted = 0;
+    d->with_draft = false;
+    if (t->n_plain + t->n_drafted >= PROBE_AGAIN) {
+        t->n_drafted = worth_it(d) ? PROBE_DRAFTED : 0;
+        t->n_plain = 0;
+    }
+    if ((t->n_plain + t->n_drafted) % PROBE_PLAIN == 0)
+        share_time(s);
 }
 
 /* ---- drafts ---------------------------------------------------------------------------------------------------------- */
@@ -208,6 +236,7 @@ static int32_t begin(glm_session *s, glm_error *err)
     for (size_t i = 0; i < d->n_hidden; i++)
         d->ids[i] = token_at(s, d->n_pos + i + 1);
     b.n_row = (uint32_t)d->n_hidden;
+    d->caught_up |= b.n_row > 2;
     d->logit_row = b.n_row - 1;
     b.n_logit = s->state == SESSION_DECODE && s->queue.n - s->queue_done == 1;
     b.mtp_hidden = d->hidden;
@@ -229,7 +258,7 @@ static void finish(glm_session *s)
     d->running = false;
     d->n_pos += d->n_hidden;
     d->n_hidden = 0;
-    d->time.with_draft |= d->wants;
+    d->with_draft |= d->wants;
     d->has = d->wants && t->n_left > 0 && !constrain_mask(s, &mask, NULL) && !sample_draw(s->sampler, &t->sample,
         pass_logits(s->pass, 0), mask, s->past.id, s->past.n, s->past.n + 1, &d->id, NULL);
 }

@@ -12,12 +12,19 @@
 #define DEFAULT_EVENT_BYTES (1u << 20)
 #define BATCH_MAX 64u            /* sessions in one shared pass */
 
+/* What tokens cost with and without drafts of the MTP layer (draft.c). */
+struct draft_time {
+    double plain, drafted;       /* ns a token, without drafts and with them */
+    uint64_t n_plain, n_drafted; /* tokens since the times were last compared afresh */
+};
+
 struct glm_model {
     struct mem mem;
     struct fs fs;
     glm_logger log;              /* write NULL: silent */
     struct ckpt *ckpt;
     struct tok *tok;             /* NULL: token level only */
+    struct draft_time draft_time; /* as the sessions found it; under lock */
     struct con_vocab *con;       /* NULL until a grammar was needed; under lock */
     struct net *net;             /* NULL: GLM_WEIGHTS_NONE */
     enum chat_family family;
@@ -223,12 +230,6 @@ struct share {
 };
 
 /* Speculative decoding (draft.c). */
-struct draft_time {
-    uint64_t ns;                 /* spent since the last token */
-    double plain, drafted;       /* ns a token, without drafts and with them */
-    uint64_t n_plain, n_drafted; /* tokens since the times were last compared afresh */
-    bool with_draft;             /* the token being computed */
-};
 struct draft {
     uint32_t mode;               /* GLM_SPECULATION_*; OFF where the checkpoint has no MTP layer */
     bool on;                     /* in this turn */
@@ -241,6 +242,8 @@ struct draft {
     size_t n_hidden, capacity;
     uint32_t logit_row;
     struct draft_time time;
+    uint64_t ns;                 /* spent since the last token */
+    bool with_draft, caught_up;  /* the token being computed: with a draft; after states of several tokens had waited */
 };
 
 /* Grammars that were compiled of late (constrain.c). */
