@@ -66,6 +66,20 @@ static bool level_step(struct rx *x, uint32_t node, uint32_t plane, const struct
     return true;
 }
 
+/* Whether any characters may follow, however many: the texts that end in something, as a pattern that is not anchored allows.
+ * Its alternatives are as many as it has places to be in, so that following them would not help. */
+static bool takes_any(struct rx *x, uint32_t node)
+{
+    uint32_t content = x->node[node].kind == RX_KIND_QUOTE ? x->node[node].a : node;
+    uint32_t n = x->node[content].kind == RX_KIND_ALT ? x->node[content].n : 1;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t part = x->node[content].kind == RX_KIND_ALT ? x->child[x->node[content].list + i] : content;
+        if (part == RX_ALL || (x->node[part].kind == RX_KIND_CAT && x->node[part].a == RX_ALL && rx_live(x, x->node[part].b)))
+            return true;
+    }
+    return false;
+}
+
 static bool takes_slice(struct rx *x, uint32_t node, uint32_t plane, const struct trie_chars *c, uint32_t *most)
 {
     struct level now = { { node }, 1 }, next;
@@ -101,7 +115,11 @@ static bool find_slice(struct rx *x, uint32_t state, uint32_t *slice, uint32_t *
         return false;
     if (kind == RX_KIND_QUOTE && x->node[x->node[node].a].kind == RX_KIND_KEYS) /* what literals allow, other keys do, too */
         node = rx_key_rest(x, x->node[x->node[node].a].a);
-    for (*slice = 0; *slice < TRIE_SLICES; ++*slice)
+    *slice = 0;
+    *most = TRIE_LENGTHS;
+    if (takes_any(x, node))
+        return true;
+    for (; *slice < TRIE_SLICES; ++*slice)
         if (takes_slice(x, node, kind == RX_KIND_QUOTE ? x->node[node].b : 0, &trie_slice_chars[*slice], most))
             return true;
     return false;

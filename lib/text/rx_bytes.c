@@ -91,7 +91,7 @@ uint32_t rx_state_of(struct rx *x, uint32_t node)
 static struct rx_state part(struct rx *x, const struct rx_state *of, uint32_t shift, uint32_t from, uint32_t size)
 {
     struct rx_state s = { .moves = x->n_move };
-    x->work += of->n_move / 64; /* long lists are work, too */
+    x->work += of->n_move / 32; /* long lists are work, too */
     for (uint32_t i = 0; i < of->n_move && !x->failed; i++) {
         struct rx_move m = x->move[of->moves + i];
         if (m.hi < shift || m.hi - shift < from || (m.lo >= shift && m.lo - shift >= from + size))

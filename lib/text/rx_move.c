@@ -38,11 +38,32 @@ static struct list moves_of(struct rx *x, uint32_t node)
     return l;
 }
 
+/* Lists of many ranges mostly go to and fro between two sets of targets. */
+#define SEEN_MAX 16u
+struct seen_targets {
+    uint32_t to[SEEN_MAX], n, joined;
+};
+
+static uint32_t join_targets(struct rx *x, const uint32_t *to, uint32_t n, bool all, struct seen_targets *seen)
+{
+    for (uint32_t i = 0; i < 2; i++)
+        if (seen[i].n == n && !memcmp(seen[i].to, to, n * sizeof *to))
+            return seen[i].joined;
+    struct seen_targets new = { .n = n <= SEEN_MAX ? n : 0 };
+    if (new.n > 0)
+        memcpy(new.to, to, n * sizeof *to);
+    new.joined = all ? rx_and_list(x, to, n) : rx_alt_list(x, to, n);
+    seen[1] = seen[0];
+    seen[0] = new;
+    return new.joined;
+}
+
 /* Walks n lists side by side; cursor: [n] list starts, [n] ends, [n] targets. Calls for each stretch on which no list
  * changes. all: a stretch counts only where every list has a move. */
 static void sweep(struct rx *x, uint32_t n, bool all, uint32_t base)
 {
     uint32_t p = 0;
+    struct seen_targets seen[2] = { { .n = 0 }, { .n = 0 } };
     while (!x->failed) {
         uint32_t *at = x->cursor, *end = at + n, *to = end + n, n_to = 0, next = UINT32_MAX;
         for (uint32_t i = 0; i < n; i++) {
@@ -62,9 +83,9 @@ static void sweep(struct rx *x, uint32_t n, bool all, uint32_t base)
         if (next == UINT32_MAX)
             return;
         if (n_to > 0 && (!all || n_to == n)) {
-            uint32_t target = n_to == 1 ? to[0] : all ? rx_and_list(x, to, n_to) : rx_alt_list(x, to, n_to);
-            push(x, p, next, target, base);
+            push(x, p, next, n_to == 1 ? to[0] : join_targets(x, to, n_to, all, seen), base);
         }
+        x->work += n / 16; /* long lists are work, too */
         p = next + 1;
     }
 }

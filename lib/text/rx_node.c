@@ -232,17 +232,30 @@ uint32_t rx_cat(struct rx *x, uint32_t a, uint32_t b)
     return b;
 }
 
+/* Whether (a{l,h}){lo,hi} is a{l lo,h hi}: no count in between is left out. */
+static bool is_one_rep(const struct rx_node *in, uint32_t lo, uint32_t hi, uint64_t *least, uint64_t *most)
+{
+    *least = (uint64_t)in->lo * lo;
+    *most = in->hi == RX_INF || hi == RX_INF ? RX_INF : (uint64_t)in->hi * hi;
+    bool gapless = lo == hi || in->lo <= 1 || in->lo - 1 <= (uint64_t)lo * (in->hi - in->lo);
+    return in->kind == RX_KIND_REP && gapless && *least < RX_INF && (*most < RX_INF || in->hi == RX_INF || hi == RX_INF);
+}
+
 uint32_t rx_rep(struct rx *x, uint32_t a, uint32_t lo, uint32_t hi)
 {
+    uint64_t least, most;
     if (hi == 0 || a == RX_EPS)
         return RX_EPS;
     if (a == RX_EMPTY)
         return lo == 0 ? RX_EPS : RX_EMPTY;
+    while (is_one_rep(&x->node[a], lo, hi, &least, &most)) {
+        a = x->node[a].a;
+        lo = (uint32_t)least;
+        hi = (uint32_t)most;
+    }
     if (lo == 1 && hi == 1)
         return a;
     struct rx_node in = x->node[a];
-    if (in.kind == RX_KIND_REP && in.lo == 0 && in.hi == RX_INF)
-        return a;
     if (in.nullable)
         lo = 0;
     if (lo == 0 && hi == 1 && in.nullable)

@@ -12,9 +12,13 @@
 /* What a double holds without becoming infinite or 0: larger powers are no number that two readers agree on. */
 #define POWER "0?(?:[0-9]{1,2}|[12][0-9]{2})"
 #define LARGE "[1-9](?:\\.[0-9]{1,17}0*)?[eE][+-]?30[0-7]|1(?:\\.[0-6][0-9]{0,16}0*)?[eE]\\+?308"
+/* 9000000000000000 to 2^53 - 1 */
+#define BELOW_2_53 "900[0-6][0-9]{12}|90070[0-9]{11}|90071[0-8][0-9]{10}|900719[0-8][0-9]{9}|9007199[01][0-9]{8}|" \
+    "90071992[0-4][0-9]{7}|900719925[0-3][0-9]{6}|9007199254[0-6][0-9]{5}|90071992547[0-3][0-9]{4}|" \
+    "9007199254740[0-8][0-9]{2}|90071992547409[0-8][0-9]|900719925474099[01]"
 /* With a point and something behind it at most 13 digits before it: so a reader's double is no whole number by rounding. */
 static const char plain[] = "(0|[1-9][0-9]{0,12})(\\.[0-9]+)?|[1-9][0-9]*|[1-9][0-9]{0,14}\\.0+|[1-8][0-9]{15}\\.0+|"
-    "9[0-9]{14}[02468]\\.0+"; /* from 2^53 on doubles are even */
+    "9[0-9]{14}[02468]\\.0+|(?:" BELOW_2_53 ")\\.0+"; /* from 2^53 on doubles are even */
 static const char scientific[] = "[1-9](\\.[0-9]{1,17}0*)?[eE](\\+?(0?[0-9]|[1-9][0-9]|[12][0-9]{2})|"
     "-(0?[1-9]|[1-9][0-9]|[12][0-9]{2}))|" LARGE;
 static const char mantissas[] = "[1-9](\\.[0-9]{1,17}0*)?", zero[] = "0(\\.0+)?";
@@ -242,6 +246,33 @@ static bool is_double(const struct decimal *d)
     return v != 0 && (uint64_t)(double)v == v;
 }
 
+/* The spellings of a number that is not 0, of at most 15 digits and 13 before the point: plain, or scientific. */
+static uint32_t spellings(struct rx *x, const struct decimal *d)
+{
+    char m[2 * DIGITS_MAX], power[2];
+    uint32_t n = 0, skip = 0, zeros = rx_rep(x, digit(x, '0', '0'), 0, RX_INF), point = digit(x, '.', '.');
+    uint32_t no_fraction = rx_rep(x, rx_cat(x, point, rx_rep(x, digit(x, '0', '0'), 1, RX_INF)), 0, 1);
+    uint32_t fraction = rx_cat(x, point, rx_cat(x, rx_text(x, d->fraction, d->n_fraction), zeros));
+    uint32_t whole = d->n_whole > 0 ? rx_text(x, d->whole, d->n_whole) : digit(x, '0', '0');
+    uint32_t out = rx_cat(x, whole, d->n_fraction > 0 ? fraction : no_fraction);
+    while (d->n_whole == 0 && d->fraction[skip] == '0')
+        skip++;
+    memcpy(m, d->whole, d->n_whole);
+    memcpy(m + d->n_whole, d->fraction + skip, d->n_fraction - skip);
+    n = d->n_whole + d->n_fraction - skip;
+    while (n > 1 && m[n - 1] == '0')
+        n--;
+    uint32_t top = d->n_whole > 0 ? d->n_whole - 1 : skip + 1, few = top < 10;
+    power[0] = (char)('0' + top / 10);
+    power[1] = (char)('0' + top % 10);
+    uint32_t e = rx_cat(x, rx_rep(x, digit(x, '0', '0'), 0, few), rx_text(x, power + few, 2 - few));
+    e = rx_cat(x, d->n_whole > 0 ? rx_rep(x, digit(x, '+', '+'), 0, 1) : digit(x, '-', '-'), e);
+    uint32_t rest = n > 1 ? rx_cat(x, point, rx_cat(x, rx_text(x, m + 1, n - 1), zeros)) : no_fraction;
+    uint32_t mantissa = rx_cat(x, digit(x, m[0], m[0]), rest);
+    out = rx_alt(x, out, rx_cat(x, mantissa, rx_cat(x, pattern(x, "[eE]"), e)));
+    return rx_cat(x, d->negative ? digit(x, '-', '-') : RX_EPS, out);
+}
+
 bool rx_number_equal(struct rx *x, const char *number, size_t size, uint32_t *out)
 {
     uint32_t from, above;
@@ -254,6 +285,10 @@ bool rx_number_equal(struct rx *x, const char *number, size_t size, uint32_t *ou
     if (n_shown > 15 && d.n_fraction == 0) { /* more digits than a double tells apart: as a whole number only */
         uint32_t zeros = is_double(&d) ? pattern(x, "(\\.0+)?") : RX_EPS;
         *out = rx_cat(x, d.negative ? digit(x, '-', '-') : RX_EPS, rx_cat(x, rx_text(x, d.whole, d.n_whole), zeros));
+        return true;
+    }
+    if (n_shown + d.n_fraction > 0 && d.n_whole <= 13 && d.n_whole + d.n_fraction <= 15) {
+        *out = spellings(x, &d);
         return true;
     }
     if (!rx_number_from(x, number, size, false, &from) || !rx_number_from(x, number, size, true, &above))
@@ -322,6 +357,19 @@ static void put_digits(struct rx *x, uint32_t divisor, uint32_t from, uint32_t r
         put(x, '0' + c, '0' + c, rx_mod(x, divisor, (uint32_t)((rem * scale + c) % p), pack(to)));
 }
 
+/* The largest power of ten behind one digit and f more that leaves a whole number which a double holds as it is: the digits
+ * times 5^n are at most 2^53. Below 10^8 all are. */
+static int32_t largest_power(uint32_t f)
+{
+    uint64_t room = (uint64_t)1 << 53;
+    int32_t n = 0;
+    for (uint32_t i = 0; i <= f; i++)
+        room /= 10;
+    for (; room >= 5; room /= 5)
+        n++;
+    return room > 0 ? (int32_t)f + n : 7;
+}
+
 static void put_exponent(struct rx *x, uint32_t divisor, uint32_t rem, struct place at)
 {
     int32_t least = least_power(x->divisor[divisor], rem, at.f);
@@ -329,8 +377,8 @@ static void put_exponent(struct rx *x, uint32_t divisor, uint32_t rem, struct pl
     for (uint32_t i = 0; i < x->divisor[divisor].k && p % 5 == 0; i++) /* 0.5 is a power of two as well */
         p /= 5;
     uint32_t node = least == INT32_MAX ? RX_EMPTY : power_above(x, least - 1);
-    if ((p & (p - 1)) != 0 && node != RX_EMPTY) /* as a double a large power of ten is a multiple of nothing but powers of two */
-        node = rx_and(x, node, rx_not(x, power_above(x, 7)));
+    if ((p & (p - 1)) != 0 && node != RX_EMPTY) /* what a double rounds is sure to be a multiple of powers of two only */
+        node = rx_and(x, node, rx_not(x, power_above(x, largest_power(at.f))));
     put(x, 'E', 'E', node);
     put(x, 'e', 'e', node);
 }

@@ -440,10 +440,21 @@ static uint32_t turn_sequence(struct reader *r, uint32_t part, uint32_t then, bo
     return then;
 }
 
+/* Each count of a set will have a list of moves of its own. Sets of few ranges cost next to nothing. */
+static void charge_repeat(struct rx *x, uint32_t body, const struct part *p)
+{
+    uint32_t n_range = x->node[body].kind == RX_KIND_SET ? x->node[body].n : 0;
+    uint64_t work = x->work + (uint64_t)(n_range / 64) * 32 * (p->hi == RX_INF ? p->lo : p->hi);
+    x->work = work < UINT32_MAX / 2 ? (uint32_t)work : UINT32_MAX / 2;
+}
+
 static uint32_t turn_repeat(struct reader *r, const struct part *p, uint32_t then, bool start)
 {
-    if (!p->has_end && !p->has_begin && !p->has_ahead)
-        return rx_cat(r->x, rx_rep(r->x, turn(r, p->first, RX_EPS, false), p->lo, p->hi), then);
+    if (!p->has_end && !p->has_begin && !p->has_ahead) {
+        uint32_t body = turn(r, p->first, RX_EPS, false);
+        charge_repeat(r->x, body, p);
+        return rx_cat(r->x, rx_rep(r->x, body, p->lo, p->hi), then);
+    }
     if (p->lo == 1 && p->hi == RX_INF) {
         struct part rest = *p;
         rest.lo = 0;

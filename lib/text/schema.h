@@ -149,6 +149,7 @@ bool norm_is_none(struct schema *s, const struct norm *a);
 bool term_is_none(struct schema *s, uint32_t term); /* found out with little effort; false: maybe not */
 
 /* ---- shapes (schema_object.c, schema_array.c) ---- */
+uint32_t properties_sort(struct schema *s, struct property *p, uint32_t n); /* by name; of equal ones the terms are joined */
 uint32_t object_add(struct schema *s, const struct object_shape *o);
 bool object_merge(struct schema *s, uint32_t a, uint32_t b, uint32_t *out); /* false: no object can be both */
 uint32_t object_violations(struct schema *s, uint32_t a, uint32_t *out, uint32_t max); /* number; max + 1: too many */

@@ -129,6 +129,19 @@ static uint32_t with_implied_broken(struct schema *s, const struct implied *imp)
     return !s->failed && object_merge(s, a, b, &both) ? both : RX_INF;
 }
 
+/* Keys that a condition on the others leaves out are told by their names: as properties that anything fits. */
+static void put_declared(struct schema *s, const struct json *declared, struct object_shape *o)
+{
+    uint32_t n = 0;
+    struct property *p = schema_alloc(s, declared != NULL ? declared->count : 0, sizeof *p);
+    if (p == NULL)
+        return;
+    for (const struct json *k = declared ? json_first(declared) : NULL; k; k = json_next(declared, k))
+        p[n++] = (struct property){ { k->text, k->size }, TERM_TRUE, false };
+    o->property = p;
+    o->n_property = properties_sort(s, p, n);
+}
+
 static uint32_t with_some(struct schema *s, const struct each_key *e)
 {
     struct object_shape o = { .max = COUNT_INF, .n_some = 1 };
@@ -137,6 +150,7 @@ static uint32_t with_some(struct schema *s, const struct each_key *e)
         return 0;
     *k = (struct some_key){ e->on, e->off, term_not(s, e->term), e->declared };
     o.some = k;
+    put_declared(s, e->declared, &o);
     return object_add(s, &o);
 }
 
@@ -148,6 +162,7 @@ static uint32_t with_each(struct schema *s, const struct some_key *k)
         return 0;
     *e = (struct each_key){ k->on, k->off, term_not(s, k->term), k->declared };
     o.each = e;
+    put_declared(s, k->declared, &o);
     return object_add(s, &o);
 }
 

@@ -118,7 +118,16 @@ static uint32_t read_string(struct schema *s, const struct json *at)
     return out;
 }
 
-static uint32_t multiple(struct schema *s, const struct json *at, bool strict)
+/* Whether every whole number is a multiple of p / 10^k. */
+static bool divides_one(uint32_t p, uint32_t k)
+{
+    uint64_t power = 1;
+    for (uint32_t i = 0; i < k; i++)
+        power *= 10;
+    return power % p == 0;
+}
+
+static uint32_t multiple(struct schema *s, const struct json *at, bool whole, bool strict)
 {
     const struct json *v = member(s, at, "multipleOf", JSON_NUMBER);
     uint32_t p, k;
@@ -128,7 +137,9 @@ static uint32_t multiple(struct schema *s, const struct json *at, bool strict)
         schema_fail(s, GLM_ESCHEMA, v, "multipleOf is enforced for divisors above 0 of up to nine digits");
         return RX_EMPTY;
     }
-    return rx_multiple(s->rx, p, k, strict);
+    if (divides_one(p, k) && whole)
+        return RX_ALL;
+    return p == 1 && k == 0 ? rx_json_integer(s->rx) : rx_multiple(s->rx, p, k, strict);
 }
 
 /* Bounds of one direction. `upper`: the numbers that are not above (or at) the bound. */
@@ -166,7 +177,7 @@ static uint32_t read_number(struct schema *s, const struct json *at, uint32_t ty
         part[n++] = s->integer;
     }
     uint32_t out = rx_and_list(s->rx, part, n), any = norm_any(s).number;
-    uint32_t divided = multiple(s, at, out != RX_ALL);
+    uint32_t divided = multiple(s, at, !(type & TYPE_NUMBER), out != RX_ALL);
     if (divided == RX_ALL)
         return out == RX_ALL ? any : out;
     if (!s->compared)
@@ -229,8 +240,7 @@ static int order(const struct vocab_text *a, const struct vocab_text *b)
     return c != 0 ? c : a->size < b->size ? -1 : a->size > b->size;
 }
 
-/* By name; of equal ones the terms are joined. */
-static uint32_t sort_properties(struct schema *s, struct property *p, uint32_t n)
+uint32_t properties_sort(struct schema *s, struct property *p, uint32_t n)
 {
     uint32_t o = 0;
     for (uint32_t gap = n / 2; gap > 0; gap /= 2)
@@ -306,7 +316,7 @@ static void read_properties(struct schema *s, const struct json *at, struct obje
         }
     }
     o->property = p;
-    o->n_property = sort_properties(s, p, n);
+    o->n_property = properties_sort(s, p, n);
 }
 
 static void read_implied(struct schema *s, const struct json *at, struct object_shape *o)
@@ -398,7 +408,7 @@ static void const_object(struct schema *s, const struct json *v, struct norm *ou
         p[n++] = (struct property){ text_of(k), term_const(s, k + 1), true };
     *e = (struct each_key){ RX_ALL, RX_EMPTY, TERM_FALSE, v };
     o.property = p;
-    o.n_property = sort_properties(s, p, n);
+    o.n_property = properties_sort(s, p, n);
     o.each = e;
     out->object = one(s, object_add(s, &o));
     out->n_object = 1;
@@ -444,7 +454,7 @@ static uint32_t enum_strings(struct schema *s, const struct json *list)
             p[n++] = (struct property){ text_of(v), TERM_TRUE, false };
     if (n <= 1)
         return n == 0 ? RX_EMPTY : rx_text(s->rx, p[0].name.text, p[0].name.size);
-    n = sort_properties(s, p, n);
+    n = properties_sort(s, p, n);
     struct vocab_text *names = schema_alloc(s, n, sizeof *names);
     for (uint32_t i = 0; i < n && names; i++)
         names[i] = p[i].name;
@@ -456,7 +466,7 @@ static struct norm read_enum(struct schema *s, const struct json *list)
     struct norm out = norm_none();
     uint32_t numbers[64], n = 0;
     out.string = enum_strings(s, list);
-    for (const struct json *v = json_first(list); v && !s->failed; v = json_next(list, v)) {
+    for (const struct json *v = json_first(list); v && !s->failed && !s->rx->failed; v = json_next(list, v)) {
         if (v->type == JSON_STRING)
             continue;
         struct norm one_value = schema_read_const(s, v);
