@@ -402,6 +402,7 @@ void rx_mod_moves(struct rx *x, uint32_t node)
 {
     uint32_t divisor = x->node[node].b, rem = x->node[node].lo;
     struct place at = unpack(x->node[node].hi), to = at;
+    x->work += 48; /* ten moves with a division each, hardly ever to where another one leads */
     switch (at.at) {
     case AT_SIGN:
         to.at = AT_FIRST;

@@ -51,8 +51,14 @@ def unique_items(_, wanted, instance, __):
         yield no("items are equal")
 
 
+def readings(number):
+    """What a number is taken for: as it is spelled and, where that is whole, as the double that is made of it."""
+    whole = isinstance(number, float) and number.is_integer()
+    return [exact(number), Fraction(number)] if whole else [exact(number)]
+
+
 def multiple_of(_, of, instance, __):
-    if is_number(instance) and exact(instance) % exact(of):
+    if is_number(instance) and any(value % exact(of) for value in readings(instance)):
         yield no("no multiple")
 
 

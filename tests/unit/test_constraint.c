@@ -151,6 +151,24 @@ START_TEST(schemas)
           "{\"$anchor\": \"x\", \"type\": \"null\"}}}", TEXTS("+null", "+[[null], []]", "-[[1]]") },
         { "{\"properties\": {\"q\\\"\\n\": {\"type\": \"null\"}}, \"required\": [\"q\\\"\\n\"]}",
             TEXTS("+{\"q\\\"\\n\": null}", "-{\"q\\\"\\n\": 1}", "-{\"q\\u0022\\n\": null}") },
+        { "{\"multipleOf\": 5}", TEXTS("+5", "+1e+20", "+1.5e+16", "+1e1", "-1e0", "-7e+00", "-1e+23", "-9.007199254740995e+16") },
+        { "{\"multipleOf\": 1}", TEXTS("+9007199254740991.0", "+1.2345678901234567e+19", "+0", "-1.5", "-1.25e1") },
+        { "{\"type\": \"integer\", \"multipleOf\": 0.5}", TEXTS("+3", "+1.2345678901234567e+19", "-0.5") },
+        { "{\"minimum\": 1}", TEXTS("+9007199254740991.0", "+9007199254740994.0", "+9007199254740993", "-0.5") },
+        { "{\"enum\": [0.05, -300, 1200000]}",
+            TEXTS("+0.05", "+5e-2", "+5.0e-02", "+0.050", "+-300.0", "+-3e2", "+-3e+02", "+1.2e6", "+1.20e+06", "+1200000", "-300",
+                "-1.2e5", "-0.5", "-0.051", "-5e2", "-3e-2", "-12e5") },
+        { "{\"not\": {\"enum\": [12, 0.5]}}", TEXTS("+13", "+\"12\"", "+5e1", "-12", "-12.0", "-1.2e1", "-0.50", "-5e-1") },
+        { "{\"not\": {\"properties\": {\"a\": {}}, \"additionalProperties\": false}}",
+            TEXTS("+{\"b\": 1}", "+{\"a\": 1, \"b\": 1}", "-{\"a\": 1}", "-{}", "-3") },
+        { "{\"not\": {\"const\": {\"a\": 1.5}}}",
+            TEXTS("+{\"a\": 2}", "+{}", "+{\"a\": 1.5, \"b\": 1}", "+1.5", "-{\"a\": 1.5}", "-{\"a\": 15e-1}", "-{\"a\": 1.50}") },
+        { "{\"oneOf\": [{\"enum\": [{\"q\": false, \"a1\": 1.0}]}, {}]}", TEXTS("+{}", "+{\"q\": false}", "-{\"q\": false, \"a1\": 1.0}") },
+        { "{\"pattern\": \"^(a{1,3}){2,4}$\"}", TEXTS("+\"aa\"", "+\"aaaaaaaaaaaa\"", "-\"a\"", "-\"aaaaaaaaaaaaa\"") },
+        { "{\"pattern\": \"^(a{3}){0,2}$\"}", TEXTS("+\"\"", "+\"aaa\"", "+\"aaaaaa\"", "-\"aaaa\"", "-\"aaaaaaaaa\"") },
+        { "{\"pattern\": \"^(a{2,}){0,2}$\"}", TEXTS("+\"\"", "+\"aa\"", "+\"aaaaa\"", "-\"a\"") },
+        { "{\"pattern\": \"^((a?){2}){3}$\"}", TEXTS("+\"\"", "+\"aaaaaa\"", "-\"aaaaaaa\"") },
+        { "{\"pattern\": \"[a-z]{20}x\"}", TEXTS("+\"AAabcdefghijklmnopqrstxAA\"", "-\"abcdefghijklmnopqrsx\"", "-\"AA\"") },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         check_texts(schema(rows[i].schema), rows[i].texts, 0, rows[i].schema);
@@ -173,6 +191,8 @@ START_TEST(refusals)
         { "{\"type\": \"object\", \"required\": [\"a\"], \"properties\": {\"a\": false}}", "", GLM_ESCHEMA },
         { "{\"type\": \"array\", \"items\": {\"type\": \"string\"}, \"uniqueItems\": true}", "", GLM_ESCHEMA },
         { "[]", "", GLM_ESCHEMA },
+        { "{\"properties\": {\"h\": {\"format\": \"hostname\"}}}", "/properties/h/format", GLM_ESCHEMA },
+        { "{\"pattern\": \"\\\\p{L}{1000}\"}", "/pattern", GLM_ELIMIT },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         glm_error err = GLM_ERROR_INIT;
