@@ -122,11 +122,12 @@ uint64_t turn_pass_rows(const glm_session *s, uint64_t n)
  * logits are wanted. */
 int32_t turn_queue(glm_session *s, const struct prompt *p, uint64_t n_left, glm_error *err)
 {
-    size_t n = p->ids.n, common = prompt_common(s, p);
+    size_t n = p->ids.n, common = prompt_common(s, p), reused;
     int32_t rc;
 
     if (common == n)
         common--;
+    reused = common; /* a token that drafts need again is in the cache all the same */
     common = draft_begin(s, common);
     rc = tokens_reserve(s, common, turn_pass_rows(s, n - common), n + n_left, err);
     if (!rc)
@@ -138,7 +139,7 @@ int32_t turn_queue(glm_session *s, const struct prompt *p, uint64_t n_left, glm_
     s->first_message = p->first;
     s->turn.body = p->body;
     s->turn.n_prompt = n;
-    s->turn.n_reused = common;
+    s->turn.n_reused = reused;
     return GLM_OK;
 }
 

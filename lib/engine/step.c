@@ -9,8 +9,8 @@ static int32_t prefill_event(glm_session *s, glm_error *err)
     struct queued *e = events_add(&s->events, GLM_EVENT_PREFILL);
     if (!e)
         return err_nomem(err, "an event");
-    e->ev.rows_done = s->queue.n ? s->queue_done : s->turn.n_prompt - s->turn.n_reused;
     e->ev.rows_total = s->turn.n_prompt - s->turn.n_reused;
+    e->ev.rows_done = s->queue.n && s->queue_done < e->ev.rows_total ? s->queue_done : e->ev.rows_total;
     return GLM_OK;
 }
 

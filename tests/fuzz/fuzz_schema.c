@@ -71,6 +71,8 @@ static void walk(struct con_run *r, const uint8_t *steps, uint32_t n)
             FUZZ_CHECK(con_n_token(r) == i);
         }
         rc = con_accept(r, id, &err);
+        if (rc && rc != GLM_ELIMIT)
+            fprintf(stderr, "step %u, token %d: %d %s\n", i, id, rc, err.message);
         FUZZ_CHECK(rc == GLM_OK || rc == GLM_ELIMIT);
         if (rc)
             break;
