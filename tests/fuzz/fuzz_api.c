@@ -33,6 +33,7 @@ static void open_once(void)
     glm_model_options opt = GLM_MODEL_OPTIONS_INIT;
     const char *folder = getenv("GLM_TEST_MODEL");
     glm_error err = GLM_ERROR_INIT;
+    glm_session *s = NULL;
 
     opt.allocator = &hook;
     opt.n_threads = 1;
@@ -40,6 +41,10 @@ static void open_once(void)
         fprintf(stderr, "%s\n", err.message);
         abort();
     }
+    /* What tools need is built once per model. */
+    FUZZ_CHECK(glm_session_open(model, NULL, &s, &err) == 0);
+    FUZZ_CHECK(glm_session_tools(s, "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]", GLM_NTS, &err) == 0);
+    glm_session_close(s);
 }
 
 struct client {
