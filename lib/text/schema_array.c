@@ -159,7 +159,7 @@ static bool tail_feasible(const struct schema *s, const struct array_shape *a, u
 {
     const uint32_t *item = a->item[a->n_item];
     uint64_t due = a->counted.lo > count ? a->counted.lo - count : 0, length = n + due;
-    if ((due > 0 && !alive(s, item[1])) || (length > a->max && a->max != COUNT_INF))
+    if (count + due > a->counted.hi || (due > 0 && !alive(s, item[1])) || (length > a->max && a->max != COUNT_INF))
         return false;
     if (length >= a->min || alive(s, item[2]))
         return a->min <= a->max;

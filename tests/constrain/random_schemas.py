@@ -198,7 +198,7 @@ class Schemas:
             if not self.draft7 and self.maybe(0.5):
                 out["minContains"] = self.rng.randint(0, 2)
             if not self.draft7 and self.maybe(0.4):
-                out["maxContains"] = self.rng.randint(1, 2)
+                out["maxContains"] = self.rng.randint(0, 2)
         if self.maybe(0.3):
             out["minItems"] = self.rng.randint(0, 3)
         if self.maybe(0.3):
