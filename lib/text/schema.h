@@ -164,9 +164,12 @@ void array_finish(struct schema *s, uint32_t i);
 /* Whether an array with so many items, so many of them counted, can still be completed. */
 bool array_feasible(const struct schema *s, const struct array_shape *a, uint32_t n_item, uint32_t n_counted);
 
-/* ---- keywords (schema_read.c, schema_ref.c) ---- */
+/* ---- keywords (schema_read.c, schema_const.c, schema_ref.c) ---- */
 struct norm schema_read(struct schema *s, const struct json *at);
 struct norm schema_read_const(struct schema *s, const struct json *value);
+struct norm schema_read_enum(struct schema *s, const struct json *list);
+const uint32_t *schema_one(struct schema *s, uint32_t shape); /* a list of one shape, in the arena */
+static inline struct vocab_text schema_name(const struct json *text) { return (struct vocab_text){ text->text, text->size }; }
 const struct json *schema_resolve(struct schema *s, const struct json *at, const struct json *ref); /* NULL: failed */
 
 #endif

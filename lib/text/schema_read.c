@@ -261,11 +261,6 @@ uint32_t properties_sort(struct schema *s, struct property *p, uint32_t n)
     return n > 0 ? o + 1 : 0;
 }
 
-static struct vocab_text text_of(const struct json *v)
-{
-    return (struct vocab_text){ v->text, v->size };
-}
-
 static const struct json *dependencies(struct schema *s, const struct json *at, uint32_t which)
 {
     static const char *const keys[] = { "dependentRequired", "dependencies" };
@@ -297,22 +292,22 @@ static void read_properties(struct schema *s, const struct json *at, struct obje
     for (const struct json *k = list ? json_first(list) : NULL; k; k = json_next(list, k)) {
         if (k[1].type != JSON_OBJECT && k[1].type != JSON_TRUE && k[1].type != JSON_FALSE)
             schema_fail(s, GLM_ESCHEMA, k + 1, "a schema is an object or a boolean");
-        p[n++] = (struct property){ text_of(k), term_place(s, k + 1), false };
+        p[n++] = (struct property){ schema_name(k), term_place(s, k + 1), false };
     }
     if (required != NULL && required->type == JSON_ARRAY)
         for (const struct json *v = json_first(required); v; v = json_next(required, v)) {
             if (v->type != JSON_STRING)
                 schema_fail(s, GLM_ESCHEMA, v, "required lists names");
-            p[n++] = (struct property){ text_of(v), TERM_TRUE, true };
+            p[n++] = (struct property){ schema_name(v), TERM_TRUE, true };
         }
     for (uint32_t i = 0; i < 2; i++) {
         const struct json *d = dependencies(s, at, i);
         for (const struct json *k = d ? json_first(d) : NULL; k; k = json_next(d, k)) {
             if (k[1].type != JSON_ARRAY)
                 continue;
-            p[n++] = (struct property){ text_of(k), TERM_TRUE, false };
+            p[n++] = (struct property){ schema_name(k), TERM_TRUE, false };
             for (const struct json *v = json_first(k + 1); v; v = json_next(k + 1, v))
-                p[n++] = (struct property){ text_of(v), TERM_TRUE, false };
+                p[n++] = (struct property){ schema_name(v), TERM_TRUE, false };
         }
     }
     o->property = p;
@@ -331,7 +326,7 @@ static void read_implied(struct schema *s, const struct json *at, struct object_
                     if (v->type != JSON_STRING)
                         schema_fail(s, GLM_ESCHEMA, v, "a dependency lists names");
                     if (list != NULL)
-                        list[n] = (struct implied){ text_of(k), text_of(v) };
+                        list[n] = (struct implied){ schema_name(k), schema_name(v) };
                     n++;
                 }
         }
@@ -386,105 +381,6 @@ static uint32_t read_object(struct schema *s, const struct json *at)
     return object_add(s, &o);
 }
 
-/* ---- constants ------------------------------------------------------------------------------------------------------------------ */
-
-static const uint32_t *one(struct schema *s, uint32_t shape)
-{
-    uint32_t *list = schema_alloc(s, 1, sizeof *list);
-    if (list != NULL)
-        *list = shape;
-    return list;
-}
-
-static void const_object(struct schema *s, const struct json *v, struct norm *out)
-{
-    struct object_shape o = { .max = v->count, .n_each = 1 };
-    struct property *p = schema_alloc(s, v->count, sizeof *p);
-    struct each_key *e = schema_alloc(s, 1, sizeof *e);
-    uint32_t n = 0;
-    if (p == NULL || e == NULL)
-        return;
-    for (const struct json *k = json_first(v); k; k = json_next(v, k))
-        p[n++] = (struct property){ text_of(k), term_const(s, k + 1), true };
-    *e = (struct each_key){ RX_ALL, RX_EMPTY, TERM_FALSE, v };
-    o.property = p;
-    o.n_property = properties_sort(s, p, n);
-    o.each = e;
-    out->object = one(s, object_add(s, &o));
-    out->n_object = 1;
-}
-
-static void const_array(struct schema *s, const struct json *v, struct norm *out)
-{
-    struct array_shape a = { .rest = TERM_FALSE, .min = v->count, .max = v->count, .at = v };
-    uint32_t *prefix = schema_alloc(s, v->count, sizeof *prefix);
-    for (const struct json *i = json_first(v); i && prefix; i = json_next(v, i))
-        prefix[a.n_prefix++] = term_const(s, i);
-    a.prefix = prefix;
-    out->array = one(s, array_add(s, &a));
-    out->n_array = 1;
-}
-
-struct norm schema_read_const(struct schema *s, const struct json *v)
-{
-    struct norm out = norm_none();
-    switch (v->type) {
-    case JSON_NULL: out.words = WORD_NULL; break;
-    case JSON_TRUE: out.words = WORD_TRUE; break;
-    case JSON_FALSE: out.words = WORD_FALSE; break;
-    case JSON_STRING: out.string = rx_text(s->rx, v->text, v->size); break;
-    case JSON_NUMBER:
-        if (!rx_number_equal(s->rx, v->text, v->size, &out.number))
-            schema_fail(s, GLM_ESCHEMA, v, "the number has too many digits to be enforced");
-        break;
-    case JSON_ARRAY: const_array(s, v, &out); break;
-    default: const_object(s, v, &out); break;
-    }
-    return out;
-}
-
-static uint32_t enum_strings(struct schema *s, const struct json *list)
-{
-    struct property *p = schema_alloc(s, list->count, sizeof *p);
-    uint32_t n = 0;
-    if (p == NULL)
-        return RX_EMPTY;
-    for (const struct json *v = json_first(list); v; v = json_next(list, v))
-        if (v->type == JSON_STRING)
-            p[n++] = (struct property){ text_of(v), TERM_TRUE, false };
-    if (n <= 1)
-        return n == 0 ? RX_EMPTY : rx_text(s->rx, p[0].name.text, p[0].name.size);
-    n = properties_sort(s, p, n);
-    struct vocab_text *names = schema_alloc(s, n, sizeof *names);
-    for (uint32_t i = 0; i < n && names; i++)
-        names[i] = p[i].name;
-    return names != NULL ? rx_literals(s->rx, names, n, false, RX_EMPTY) : RX_EMPTY;
-}
-
-static struct norm read_enum(struct schema *s, const struct json *list)
-{
-    struct norm out = norm_none();
-    uint32_t numbers[64], n = 0;
-    out.string = enum_strings(s, list);
-    for (const struct json *v = json_first(list); v && !s->failed && !s->rx->failed; v = json_next(list, v)) {
-        if (v->type == JSON_STRING)
-            continue;
-        struct norm one_value = schema_read_const(s, v);
-        if (v->type == JSON_NUMBER) {
-            numbers[n++] = one_value.number;
-            one_value.number = RX_EMPTY;
-            if (n == ARRAY_LEN(numbers)) {
-                numbers[0] = rx_alt_list(s->rx, numbers, n);
-                n = 1;
-            }
-            continue;
-        }
-        out = norm_or(s, &out, &one_value, list);
-    }
-    out.number = n > 0 ? rx_alt_list(s->rx, numbers, n) : RX_EMPTY;
-    return out;
-}
-
 /* ---- whole schemas ------------------------------------------------------------------------------------------------------------ */
 
 static struct norm by_type(struct schema *s, const struct json *at)
@@ -500,11 +396,11 @@ static struct norm by_type(struct schema *s, const struct json *at)
     if (type & (TYPE_INTEGER | TYPE_NUMBER))
         out.number = read_number(s, at, type);
     if (type & TYPE_ARRAY) {
-        out.array = one(s, read_array(s, at));
+        out.array = schema_one(s, read_array(s, at));
         out.n_array = 1;
     }
     if (type & TYPE_OBJECT) {
-        out.object = one(s, read_object(s, at));
+        out.object = schema_one(s, read_object(s, at));
         out.n_object = 1;
     }
     return out;
@@ -553,7 +449,7 @@ static struct norm only_object_with(struct schema *s, struct vocab_text name, ui
         return out;
     *p = (struct property){ name, term, required };
     o.property = p;
-    out.object = one(s, object_add(s, &o));
+    out.object = schema_one(s, object_add(s, &o));
     out.n_object = 1;
     return out;
 }
@@ -564,8 +460,8 @@ static void meet_dependent(struct schema *s, struct norm *out, const struct json
     for (const struct json *k = json_first(map); k && !s->failed; k = json_next(map, k)) {
         if (k[1].type == JSON_ARRAY)
             continue;
-        struct norm without = only_object_with(s, text_of(k), TERM_FALSE, false, true);
-        struct norm with = only_object_with(s, text_of(k), TERM_TRUE, true, false);
+        struct norm without = only_object_with(s, schema_name(k), TERM_FALSE, false, true);
+        struct norm with = only_object_with(s, schema_name(k), TERM_TRUE, true, false);
         meet(s, &with, term_place(s, k + 1), map);
         struct norm either = norm_or(s, &without, &with, map);
         *out = norm_and(s, out, &either, map);
@@ -626,7 +522,7 @@ struct norm schema_read(struct schema *s, const struct json *at)
     if ((v = json_get(at, "const")) != NULL)
         meet(s, &out, term_const(s, v), v);
     if ((v = member(s, at, "enum", JSON_ARRAY)) != NULL && !s->failed) {
-        struct norm listed = read_enum(s, v);
+        struct norm listed = schema_read_enum(s, v);
         out = norm_and(s, &out, &listed, v);
     }
     meet_list(s, &out, at);

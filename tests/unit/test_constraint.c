@@ -544,13 +544,19 @@ static void *on_small_stack(void *arg)
     return NULL;
 }
 
+#ifdef __SANITIZE_ADDRESS__
+#define SMALL_STACK (256u << 10) /* its frames are several times as large */
+#else
+#define SMALL_STACK (64u << 10)
+#endif
+
 START_TEST(small_stack)
 {
     bool done = false;
     pthread_attr_t attr;
     pthread_t thread;
     pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, 64 * 1024);
+    pthread_attr_setstacksize(&attr, SMALL_STACK);
     ck_assert_int_eq(pthread_create(&thread, &attr, on_small_stack, &done), 0);
     pthread_join(thread, NULL);
     pthread_attr_destroy(&attr);
