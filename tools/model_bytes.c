@@ -94,12 +94,15 @@ static void add_layer(struct sum *s, const struct hparams *hp, uint32_t l, uint6
     *experts = experts_of(s, hp, l);
 }
 
-static void add_ends(struct sum *s, const struct hparams *hp)
+/* *head: the head's, which a draft reads, too. */
+static void add_ends(struct sum *s, const struct hparams *hp, uint64_t *head)
 {
     struct weight w;
     memset(&w, 0, sizeof w);
     add(s, ROLE_NORM, 0, 0, 1, hp->d_model, false);
+    *head = s->bytes;
     add(s, ROLE_HEAD, 0, 0, hp->n_vocab, hp->d_model, false);
+    *head = s->bytes - *head;
     if (!s->rc)
         s->rc = ckpt_weight(s->ckpt, ROLE_EMBED, 0, 0, hp->n_vocab, hp->d_model, false, &w, s->err);
     if (!s->rc)
@@ -110,7 +113,7 @@ static int32_t count(struct ckpt *c, struct model_bytes *out, glm_error *err)
 {
     const struct hparams *hp = ckpt_hparams(c);
     struct sum s = { .ckpt = c, .err = err };
-    uint64_t experts;
+    uint64_t experts, head = 0;
 
     if (!hp)
         return err_set(err, GLM_EFORMAT, 0, ckpt_path(c), "there is a tokenizer but no model here");
@@ -120,13 +123,15 @@ static int32_t count(struct ckpt *c, struct model_bytes *out, glm_error *err)
         out->experts_all += experts;
         out->experts += hp->n_expert ? experts * hp->n_expert_used / hp->n_expert : 0;
     }
-    add_ends(&s, hp);
+    add_ends(&s, hp, &head);
     out->dense = s.bytes;
     if (hp->n_nextn && !s.rc) {
         s.bytes = 0;
         add_layer(&s, hp, hp->n_layer, &experts);
         add(&s, ROLE_MTP_PROJ, hp->n_layer, 0, hp->d_model, 2 * hp->d_model, false);
         out->mtp = s.bytes + experts;
+        out->draft = s.bytes + head;
+        out->draft_experts = hp->n_expert ? experts * hp->n_expert_used / hp->n_expert : 0;
     }
     return s.rc;
 }

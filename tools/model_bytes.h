@@ -11,6 +11,8 @@ struct model_bytes {
     uint64_t experts;     /* those that one token is routed to, in all layers, at their mean size */
     uint64_t experts_all; /* all of them */
     uint64_t mtp;         /* the multi-token-prediction layer with its experts; decoding does not read it */
+    uint64_t draft;       /* of it what one draft reads apart from experts: attention, projection, shared FFN, and its head */
+    uint64_t draft_experts; /* those of one token */
     uint64_t kv_position; /* elements of keys and values of one position in the layers that decoding reads */
 };
 

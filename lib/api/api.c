@@ -552,7 +552,7 @@ GLM_API int32_t GLM_CALL glm_session_stats(glm_session *s, glm_stats *out, glm_e
 {
     glm_stats stats = GLM_STATS_INIT;
     bool started;
-    int32_t rc = check_out(out, sizeof stats, "glm_stats", err);
+    int32_t rc = check_out(out, offsetof(glm_stats, draft_speedup), "glm_stats", err);
     if (!rc)
         rc = enter_started(s, &started, err);
     if (rc)

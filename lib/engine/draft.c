@@ -112,6 +112,12 @@ static void learn_time(glm_session *s)
     monitor_leave(s->model->lock);
 }
 
+double draft_speedup(const glm_session *s)
+{
+    const struct draft_time *t = &s->draft.time;
+    return t->of_drafted >= PROBE_DRAFTED && t->of_plain >= PROBE_PLAIN ? t->plain / t->drafted : 0;
+}
+
 /* Some tokens without drafts give the time to compare with. */
 static bool is_time(const struct draft *d)
 {
@@ -175,7 +181,16 @@ void draft_computed(glm_session *s, const struct pass *p, uint32_t row, uint32_t
     d->n_hidden += n_row;
 }
 
-/* ns: since the last call; n: tokens that came of it. Averages forget slowly; now and then other sessions hear of them. */
+/* Into a mean of the last tokens. One that took far longer than others was interrupted: it counts as a slow one. */
+static void add_time(double *mean, uint32_t *of, double each, uint64_t n, double usual)
+{
+    if (usual > 0 && each > 4 * usual)
+        each = 4 * usual;
+    *of += n < DRAFT_MEAN - *of ? (uint32_t)n : DRAFT_MEAN - *of;
+    *mean += (each - *mean) * (n < *of ? (double)n / *of : 1.0);
+}
+
+/* ns: since the last call; n: tokens that came of it. Now and then other sessions hear of the means. */
 void draft_timed(glm_session *s, uint64_t ns, uint64_t n)
 {
     struct draft *d = &s->draft;
@@ -193,10 +208,10 @@ void draft_timed(glm_session *s, uint64_t ns, uint64_t n)
     }
     if (d->with_draft) {
         t->n_drafted += n;
-        t->drafted += (each - t->drafted) * (t->drafted > 0 ? 1.0 / 16 : 1.0);
+        add_time(&t->drafted, &t->of_drafted, each, n, t->plain);
     } else {
         t->n_plain += n;
-        t->plain += (each - t->plain) * (t->plain > 0 ? 1.0 / 8 : 1.0);
+        add_time(&t->plain, &t->of_plain, each, n, t->plain);
     }
     d->with_draft = false;
     if (t->n_plain + t->n_drafted >= PROBE_AGAIN) {
@@ -309,5 +324,6 @@ bool draft_accept(glm_session *s)
     s->last_hidden = pass_hidden(s->pass, 1);
     draft_computed(s, s->pass, 1, 1);
     s->stats.n_accepted++;
+    d->with_draft = true; /* this token's time is that of drafts, too */
     return true;
 }

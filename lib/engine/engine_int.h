@@ -10,11 +10,13 @@
 #define PREFILL_ROWS 512u        /* rows of a prefill chunk */
 #define DEFAULT_MAX_TOKENS 8192u
 #define DEFAULT_EVENT_BYTES (1u << 20)
+#define DRAFT_MEAN 64u           /* tokens whose mean time is compared */
 #define BATCH_MAX 64u            /* sessions in one shared pass */
 
 /* What tokens cost with and without drafts of the MTP layer (draft.c). */
 struct draft_time {
-    double plain, drafted;       /* ns a token, without drafts and with them */
+    double plain, drafted;       /* ns a token, without drafts and with them: means of the last tokens */
+    uint32_t of_plain, of_drafted; /* how many tokens the means are of, at most DRAFT_MEAN */
     uint64_t n_plain, n_drafted; /* tokens since the times were last compared afresh */
 };
 
@@ -413,6 +415,7 @@ bool draft_joins(glm_session *s);      /* draft.ids are the next pass's ids: the
 bool draft_accept(glm_session *s);     /* the token drawn last is the draft: its results are the last ones now */
 void draft_drop(glm_session *s);       /* what is under way */
 void draft_timed(glm_session *s, uint64_t ns, uint64_t n);
+double draft_speedup(const glm_session *s); /* 0: not measured */
 
 /* step.c */
 enum step_work {

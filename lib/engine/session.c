@@ -217,4 +217,5 @@ void session_stats(const glm_session *s, glm_stats *out)
     *out = s->stats;
     out->kv_bytes = (uint64_t)s->kv.seq.n_page * s->kv.page_bytes;
     out->kv_shared_bytes = kv_shared_bytes(&s->kv);
+    out->draft_speedup = draft_speedup(s);
 }

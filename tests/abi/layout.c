@@ -165,6 +165,7 @@ int main(void)
     FIELD(glm_stats, n_accepted);
     FIELD(glm_stats, kv_bytes);
     FIELD(glm_stats, kv_shared_bytes);
+    FIELD(glm_stats, draft_speedup);
     VALUE(GLM_OK);
     VALUE(GLM_EINVAL);
     VALUE(GLM_ENOMEM);

@@ -628,6 +628,31 @@ START_TEST(struct_sizes)
 }
 END_TEST
 
+/* Hosts compiled against a header whose structs were shorter. */
+START_TEST(older_hosts)
+{
+    glm_error err = GLM_ERROR_INIT;
+    glm_session *s = session(0);
+    glm_stats st;
+    memset(&st, 0x5a, sizeof st);
+    st.struct_size = 64;
+    ck_assert(!glm_session_stats(s, &st, &err));
+    ck_assert_uint_eq(st.struct_size, 64);
+    ck_assert_uint_eq(st.n_generated, 0);
+    ck_assert_uint_eq(((const unsigned char *)&st)[64], 0x5a); /* what lies behind is the host's */
+    st.struct_size = 63;
+    ck_assert_int_eq(glm_session_stats(s, &st, &err), GLM_EINVAL);
+    glm_turn_options turn = GLM_TURN_OPTIONS_INIT;
+    turn.struct_size = (uint32_t)offsetof(glm_turn_options, keep_thoughts);
+    ck_assert(!glm_session_turn(s, &turn, &err));
+    glm_session_close(s);
+    glm_session_options o = GLM_SESSION_OPTIONS_INIT;
+    o.struct_size = (uint32_t)offsetof(glm_session_options, speculation);
+    ck_assert(!glm_session_open(model, &o, &s, &err));
+    glm_session_close(s);
+}
+END_TEST
+
 START_TEST(states)
 {
     glm_error err = GLM_ERROR_INIT;
@@ -834,7 +859,7 @@ int main(void)
         special_tokens_in_text_are_text, cancel_keeps_delivered_text, cancel_before_the_first_step,
         cancel_with_calls_waiting, cancel_between_messages, a_call_at_the_limit, cancel_from_another_thread,
         sessions_in_two_threads, the_token_level, tokenize_and_back, null_arguments,
-        values_out_of_range, struct_sizes, states, context_limits, kv_cap, a_runner_and_a_second_thread,
+        values_out_of_range, struct_sizes, older_hosts, states, context_limits, kv_cap, a_runner_and_a_second_thread,
         in_a_forked_child, estimate_and_describe, a_tokenizer_without_weights, names_and_version };
     Suite *suite = suite_create("api");
     TCase *tc = tcase_create("api");

@@ -7,7 +7,7 @@ import ctypes
 import os
 import sys
 import threading
-from ctypes import (POINTER, c_char, c_char_p, c_float, c_int32, c_size_t, c_ssize_t, c_uint8, c_uint32, c_uint64,
+from ctypes import (POINTER, c_char, c_char_p, c_double, c_float, c_int32, c_size_t, c_ssize_t, c_uint8, c_uint32, c_uint64,
                     c_void_p)
 from pathlib import Path
 from types import TracebackType
@@ -150,7 +150,7 @@ class Step(Sized):
 class Stats(Sized):
     _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32), ("n_prompt", c_uint64), ("n_reused", c_uint64),
                 ("n_generated", c_uint64), ("n_drafted", c_uint64), ("n_accepted", c_uint64), ("kv_bytes", c_uint64),
-                ("kv_shared_bytes", c_uint64)]
+                ("kv_shared_bytes", c_uint64), ("draft_speedup", c_double)]
 
 
 class ByteStream(Sized):
