@@ -1,5 +1,5 @@
 /* synth_vocab.c: the vocabulary of a GGUF file: a tokenizer.json turned into ggml's token, type and
- * merge arrays, or a byte-level toy (256 bytes, then control tokens) that llama.cpp opens too.
+ * merge arrays, or a byte-level toy (256 bytes, then unused ids) that llama.cpp opens too.
  * Views live as long as the parsed document.
  */
 #include "synth.h"
@@ -50,7 +50,7 @@ static int32_t toy(struct synth_vocab *v, struct arena *a, glm_error *err)
     }
     v->merges[0] = (struct vocab_text){"a b", 3}; /* llama.cpp refuses an empty list */
     v->n_merge = 1;
-    return pad(v, a, 0, "<t%u>", TYPE_CONTROL, err);
+    return pad(v, a, 0, "<t%u>", TYPE_UNUSED, err);
 }
 
 static int32_t put_token(const struct synth *s, struct synth_vocab *v, const struct json *text,

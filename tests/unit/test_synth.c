@@ -5,6 +5,7 @@
 #include "ckpt_walk.h"
 
 #include "kernels/kernels.h"
+#include "lib/text/text.h"
 #include "tools/tools.h"
 
 #include <fcntl.h>
@@ -311,6 +312,20 @@ START_TEST(tokenizer_is_put_in)
 }
 END_TEST
 
+/* As many tokens as the family has, without a tokenizer to take them from. */
+START_TEST(a_toy_vocabulary_opens)
+{
+    struct tok *tok = NULL;
+    ck_assert_int_eq(synth("m.gguf", "--shape tiny --vocab 151552"), 0);
+    struct ckpt *c = opened("m.gguf");
+    struct vocab_source v = ckpt_vocab(c);
+    ck_assert_msg(tok_open(&mem, &v, 151552, &tok, &err) == GLM_OK, "%s", err.message);
+    ck_assert_uint_eq(tok_n(tok), 256); /* the bytes; the rest is unused */
+    tok_close(tok);
+    ckpt_close(c);
+}
+END_TEST
+
 /* ---- wrong use ------------------------------------------------------------------------------- */
 
 static const struct {
@@ -365,6 +380,7 @@ static Suite *suite(void)
     tcase_add_test(t, seeds_and_splits);
     tcase_add_test(t, shapes_from_files);
     tcase_add_test(t, tokenizer_is_put_in);
+    tcase_add_test(t, a_toy_vocabulary_opens);
     tcase_add_loop_test(t, wrong_use, 0, ARRAY_LEN(wrong));
     tcase_add_test(t, nothing_is_overwritten);
     suite_add_tcase(s, t);
