@@ -54,7 +54,7 @@ for t in $target; do
     corpus=$build/corpus/$t
     mkdir -p "$corpus" "$build/crash"
     echo "== $t"
-    if GLM_TEST_MODEL=$root/models/nano "$build/tests/fuzz/fuzz_$t" -max_total_time="$seconds" -seed="${GLM_FUZZ_SEED:-0}" -timeout=60 \
+    if GLM_TEST_MODEL=$root/models/nano "$build/tests/fuzz/fuzz_$t" -max_total_time="$seconds" -timeout=60 \
         -rss_limit_mb=2048 -max_len=70000 -print_final_stats=1 -artifact_prefix="$build/crash/$t-" "$corpus" "$build/seeds/$t" \
         >"$build/$t.log" 2>&1; then
         grep -E 'number_of_executed_units|new_units_added|DONE' "$build/$t.log" | tail -3
