@@ -96,7 +96,9 @@ static void run_pass(struct ours *o, const struct batch *b)
     glm_error err = GLM_ERROR_INIT;
     if (pass_begin(o->pass, b, &err))
         fatal("pass_begin", &err);
-    while (!pass_run(o->pass, 0, NULL)) {}
+    for (bool done = false; !done;)
+        if (pass_run(o->pass, 0, NULL, &done, &err))
+            fatal("pass_run", &err);
 }
 
 /* Seconds of n tokens from position pos on. Logits of the last, or of each where they come one by one. */

@@ -188,10 +188,12 @@ static int32_t run(struct job *j, uint32_t pos, uint32_t n, bool mtp, glm_error 
     if (rc)
         return rc;
     mode = fp_enter();
-    while (!pass_run(j->pass, os_now_ns() + 100000000u, NULL))
+    for (bool done = false; !done && !rc;) {
+        rc = pass_run(j->pass, os_now_ns() + 100000000u, NULL, &done, err);
         progress_show(&j->progress, pos + n * pass_progress(j->pass), j->n, "tokens");
+    }
     fp_leave(mode);
-    return GLM_OK;
+    return rc;
 }
 
 static int32_t keep_logits(struct job *j, uint32_t tensor, uint32_t pos, uint32_t n, glm_error *err)

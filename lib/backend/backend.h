@@ -104,6 +104,7 @@ struct routing {
     uint32_t *first;      /* [n_expert + 1] first slot of each expert */
     uint32_t *active;     /* [n_expert] experts that have rows */
     uint32_t n_active;
+    uint32_t active_begin, active_end; /* those that the next operations on experts are about: all, after OP_GROUP */
     float *scratch;       /* [n_row, n_expert] */
 };
 
@@ -122,7 +123,7 @@ struct op {
     const struct weight *w;
     uint32_t n_part;
     struct op_part part[3];
-    const struct ffn *ffn, *shared;   /* experts: [n_expert]; shared */
+    const struct ffn *ffn, *shared;   /* experts: [n_expert], the first one's shape is all experts'; shared, or NULL */
     struct act shared_out;
     float *y, *shared_y;          /* [n_slot, d_model], [n_row, d_model] */
     const float *router_bias;

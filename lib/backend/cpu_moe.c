@@ -127,6 +127,8 @@ static void group_rows(const struct op *op)
     for (uint32_t e = rt->n_expert; e > 0; e--)
         rt->first[e] = rt->first[e - 1];
     rt->first[0] = 0;
+    rt->active_begin = 0;
+    rt->active_end = rt->n_active;
 }
 
 /* ---- experts --------------------------------------------------------------------------------- */
@@ -173,7 +175,7 @@ static bool piece_find(const struct backend *be, const struct op *op, uint32_t *
     struct grid g = experts_grid(be, op);
 
     p->shared = false;
-    for (uint32_t i = 0; i < rt->n_active; i++) {
+    for (uint32_t i = rt->active_begin; i < rt->active_end; i++) {
         uint32_t e = rt->active[i];
         p->ffn = &op->ffn[e];
         p->out_end = piece_weight(op, p->ffn)->n_out;
@@ -261,19 +263,48 @@ static void experts_tile(const struct backend *be, const struct op *op, const st
         be, op, &p, has_next ? &next : NULL, t->warm, scratch);
 }
 
-/* Slots, then the shared expert's rows. */
-static void experts_quant_row(const struct backend *be, const struct op *op, uint32_t r)
+/* Of the experts that the operation is about. */
+static uint32_t n_slots(const struct op *op)
 {
-    uint32_t n_slot = op->n_row * op->route->n_used;
+    const struct routing *rt = op->route;
+    uint32_t n = 0;
+
+    if (rt->active_end - rt->active_begin == rt->n_active)
+        return op->n_row * rt->n_used;
+    for (uint32_t i = rt->active_begin; i < rt->active_end; i++)
+        n += rt->first[rt->active[i] + 1] - rt->first[rt->active[i]];
+    return n;
+}
+
+/* The r-th of them. */
+static uint32_t find_slot(const struct op *op, uint32_t r)
+{
+    const struct routing *rt = op->route;
+
+    if (rt->active_end - rt->active_begin == rt->n_active)
+        return r;
+    for (uint32_t i = rt->active_begin;; i++) {
+        uint32_t first = rt->first[rt->active[i]], n = rt->first[rt->active[i] + 1] - first;
+        if (r < n)
+            return first + r;
+        r -= n;
+    }
+}
+
+/* Slots, then the shared expert's rows. */
+static void experts_quant_row(const struct backend *be, const struct op *op, uint32_t n_slot, uint32_t r)
+{
     const struct act *a = r < n_slot ? &op->in : &op->shared_out;
-    uint32_t row = r < n_slot ? r : r - n_slot;
+    uint32_t row = r < n_slot ? find_slot(op, r) : r - n_slot;
     if (a->q8)
         be->k.quantize_q8(a->f + (size_t)row * a->n_in, a->n_in, a->q8 + row * q8_row_bytes(a->n_in));
 }
 
-static uint32_t experts_quant_rows(const struct op *op)
+static void experts_quant_tile(const struct backend *be, const struct op *op, uint32_t row)
 {
-    return op->n_row * op->route->n_used + (op->shared ? op->n_row : 0);
+    uint32_t n_slot = n_slots(op), end = min_u32(row + ROW_TILE, n_slot + (op->shared ? op->n_row : 0));
+    for (; row < end; row++)
+        experts_quant_row(be, op, n_slot, row);
 }
 
 /* out.f holds the residual stream; scratch the sum, so that the stream takes one addition. */
@@ -306,7 +337,7 @@ uint32_t moe_plan(const struct backend *be, const struct op *op, struct tile_cos
         return 1;
     case OP_EXPERTS_QUANT:
         cost->bytes = (uint64_t)ROW_TILE * op->in.n_in * 5;
-        return ceil_div(experts_quant_rows(op), ROW_TILE);
+        return ceil_div(n_slots(op) + (op->shared ? op->n_row : 0), ROW_TILE);
     case OP_COMBINE:
         cost->bytes = (uint64_t)ROW_TILE * op->out.n_in * 4 * (rt->n_used + 2);
         return ceil_div(op->n_row, ROW_TILE);
@@ -324,11 +355,7 @@ void moe_tile(const struct backend *be, const struct op *op, const struct turn *
             topk_row(op, row);
         break;
     case OP_GROUP: group_rows(op); break;
-    case OP_EXPERTS_QUANT:
-        end = min_u32(row + ROW_TILE, experts_quant_rows(op));
-        for (; row < end; row++)
-            experts_quant_row(be, op, row);
-        break;
+    case OP_EXPERTS_QUANT: experts_quant_tile(be, op, row); break;
     case OP_COMBINE:
         for (; row < end; row++)
             combine_row(be, op, row, scratch);

@@ -189,6 +189,17 @@ bool fs_exists(const struct fs *fs, const char *name);
 int32_t fs_read(const struct file *f, uint64_t offset, void *to, uint64_t size, const char *name, glm_error *err);
 int32_t fs_map(const struct file *f, uint64_t offset, uint64_t size, const void **at, glm_error *err); /* read-only */
 void fs_unmap(const struct file *f, const void *at, uint64_t size);
+/* The same file once more for reading past the system's page cache, so that what a cache of ours holds is not there twice.
+ * GLM_ENOTSUP where the system, its file system or a host's hooks know no such thing. */
+#define FS_DIRECT_ALIGN 4096u
+int32_t fs_open_direct(const struct fs *fs, const char *name, struct file *out, glm_error *err);
+/* From such a file: offset, size and `to` are multiples of FS_DIRECT_ALIGN. The file may end behind `need` bytes. */
+int32_t fs_read_direct(const struct file *f, uint64_t offset, void *to, uint64_t size, uint64_t need, const char *name,
+    glm_error *err);
+/* Hints to the system; nothing where the hooks are a host's. */
+void fs_forget(const struct file *f, uint64_t offset, uint64_t size);  /* what was read stays in no page cache */
+void fs_will_need(const struct file *f, const void *at, uint64_t size); /* part of a map */
+bool fs_is_hosted(const struct fs *fs);
 void fs_close(struct file *f); /* a zeroed file is fine */
 /* A whole file into memory (NUL-terminated, size without it); larger than `limit`: GLM_EFORMAT. */
 int32_t fs_load(struct mem *m, const struct fs *fs, const char *name, uint64_t limit, char **data, size_t *size,
@@ -246,6 +257,7 @@ void monitor_close(struct monitor *k); /* NULL is fine */
 void monitor_enter(struct monitor *k);
 void monitor_leave(struct monitor *k);
 void monitor_wait(struct monitor *k);  /* inside; it may wake for nothing */
+void monitor_wait_for(struct monitor *k, uint64_t ns); /* the same, at most about that long */
 void monitor_wake(struct monitor *k);  /* inside */
 
 /* A thread of our own, with all signals blocked. */

@@ -47,14 +47,13 @@ static int descriptor(void *file)
 
 /* O_NONBLOCK: a FIFO given for a model must be refused, not waited for; regular files know no
  * difference. */
-static int32_t GLM_CALL default_open(void *user, const char *name, void **file, uint64_t *size)
+static int32_t open_file(const char *name, int flags, void **file, uint64_t *size)
 {
     struct stat info;
     int fd, reason;
 
-    (void)user;
     do
-        fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | flags);
     while (fd < 0 && errno == EINTR);
     if (fd < 0)
         return GLM_EIO;
@@ -73,6 +72,12 @@ fail:
     close(fd);
     errno = reason;
     return GLM_EIO;
+}
+
+static int32_t GLM_CALL default_open(void *user, const char *name, void **file, uint64_t *size)
+{
+    (void)user;
+    return open_file(name, 0, file, size);
 }
 
 static int32_t GLM_CALL default_read(
@@ -263,6 +268,67 @@ void fs_unmap(const struct file *f, const void *at, uint64_t size)
 {
     if (at && f->fs->hook.unmap)
         f->fs->hook.unmap(f->fs->hook.user, f->handle, at, size);
+}
+
+bool fs_is_hosted(const struct fs *fs)
+{
+    return !is_default(fs);
+}
+
+#if defined(O_DIRECT)
+int32_t fs_open_direct(const struct fs *fs, const char *name, struct file *out, glm_error *err)
+{
+    struct file f = {fs, NULL, 0};
+
+    if (!is_default(fs))
+        return err_set(err, GLM_ENOTSUP, 0, name, "the host's file hooks know no direct reading");
+    if (open_file(name, O_DIRECT, &f.handle, &f.size))
+        return err_set(err, GLM_ENOTSUP, 0, name, "cannot open %s for direct reading", name);
+    *out = f;
+    return GLM_OK;
+}
+#else
+int32_t fs_open_direct(const struct fs *fs, const char *name, struct file *out, glm_error *err)
+{
+    (void)fs, (void)out;
+    return err_set(err, GLM_ENOTSUP, 0, name, "this system knows no direct reading");
+}
+#endif
+
+/* A read may end early anywhere that is a multiple of the alignment, and at the end of the file. */
+int32_t fs_read_direct(const struct file *f, uint64_t offset, void *to, uint64_t size,
+    uint64_t need, const char *name, glm_error *err)
+{
+    uint64_t done = 0;
+
+    if (!in_file(f, offset, need))
+        return past_the_end(f, offset, need, name, err);
+    while (done < need) {
+        ssize_t n = pread(descriptor(f->handle), (char *)to + done, (size_t)(size - done),
+            (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return hook_failed(f->fs, GLM_EIO, n ? errno : 0, offset + done, "read", name, err);
+        done += (uint64_t)n;
+        if (done < need && done % FS_DIRECT_ALIGN)
+            return hook_failed(f->fs, GLM_EIO, 0, offset + done, "read", name, err);
+    }
+    return GLM_OK;
+}
+
+void fs_forget(const struct file *f, uint64_t offset, uint64_t size)
+{
+    if (is_default(f->fs))
+        posix_fadvise(descriptor(f->handle), (off_t)offset, (off_t)size, POSIX_FADV_DONTNEED);
+}
+
+void fs_will_need(const struct file *f, const void *at, uint64_t size)
+{
+    uintptr_t before = (uintptr_t)at & (uintptr_t)page_mask();
+
+    if (is_default(f->fs) && f->fs->hook.map == default_map)
+        posix_madvise((void *)((uintptr_t)at - before), (size_t)(size + before), POSIX_MADV_WILLNEED);
 }
 
 void fs_close(struct file *f)

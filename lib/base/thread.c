@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 #if defined(__linux__)
 #include <sys/eventfd.h>
@@ -24,13 +25,19 @@ struct monitor {
 int32_t monitor_open(struct mem *m, struct monitor **out, glm_error *err)
 {
     struct monitor *k = mem_zalloc(m, sizeof *k);
+    pthread_condattr_t clock;
 
     *out = NULL;
     if (!k)
         return err_nomem(err, "a lock");
     k->mem = m;
     pthread_mutex_init(&k->lock, NULL);
-    pthread_cond_init(&k->change, NULL);
+    pthread_condattr_init(&clock);
+#if defined(__linux__)
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(&k->change, &clock);
+    pthread_condattr_destroy(&clock);
     *out = k;
     return GLM_OK;
 }
@@ -47,6 +54,20 @@ void monitor_close(struct monitor *k)
 void monitor_enter(struct monitor *k) { pthread_mutex_lock(&k->lock); }
 void monitor_leave(struct monitor *k) { pthread_mutex_unlock(&k->lock); }
 void monitor_wait(struct monitor *k) { pthread_cond_wait(&k->change, &k->lock); }
+void monitor_wait_for(struct monitor *k, uint64_t ns)
+{
+    struct timespec t;
+#if defined(__linux__)
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#else
+    clock_gettime(CLOCK_REALTIME, &t);
+#endif
+    ns += (uint64_t)t.tv_nsec;
+    t.tv_sec += (time_t)(ns / 1000000000u);
+    t.tv_nsec = (long)(ns % 1000000000u);
+    pthread_cond_timedwait(&k->change, &k->lock, &t);
+}
+
 void monitor_wake(struct monitor *k) { pthread_cond_broadcast(&k->change); }
 
 /* ---- threads ----------------------------------------------------------------------------------- */

@@ -472,6 +472,18 @@ static uint64_t deadline(const struct joint *c)
     return first;
 }
 
+/* A pass that failed has failed for each of its members. */
+static void fail_members(struct joint *c, int32_t rc, const glm_error *err)
+{
+    for (uint32_t i = 0; i < c->n_member; i++) {
+        glm_session *s = c->member[i];
+        run_hold(s);
+        s->failure = *err;
+        failed(s, rc);
+        run_release(s);
+    }
+}
+
 static void compute(struct joint *c)
 {
     if (c->p->ticket) {
@@ -480,8 +492,12 @@ static void compute(struct joint *c)
         return;
     }
     if (!c->p->computed) {
-        bool done = pass_run(c->p->pass, deadline(c), &c->stop);
+        glm_error err = GLM_ERROR_INIT;
+        bool done;
+        int32_t rc = pass_run(c->p->pass, deadline(c), &c->stop, &done, &err);
         charge(c, 0);
+        if (rc)
+            fail_members(c, rc, &err);
         if (done) {
             monitor_enter(c->m->lock);
             c->p->computed = true;

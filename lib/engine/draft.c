@@ -288,9 +288,9 @@ int32_t draft_run(glm_session *s, uint64_t deadline, const struct stop *stop, bo
             return rc;
         s->draft.running = true;
     }
-    if (!pass_run(s->pass, deadline, stop))
-        return GLM_OK;
-    *done = true;
+    rc = pass_run(s->pass, deadline, stop, done, err);
+    if (rc || !*done)
+        return rc;
     finish(s);
     return GLM_OK;
 }

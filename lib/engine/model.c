@@ -105,14 +105,14 @@ static int32_t check_options(const glm_model_options *opt, glm_error *err)
 {
     if (opt->device != GLM_DEVICE_CPU)
         return err_set(err, GLM_EDEVICE, opt->device, "device", "this build computes on the CPU only");
-    if (opt->repack || opt->expert_cache_bytes)
-        return err_set(err, GLM_ENOTSUP, 0, opt->repack ? "repack" : "expert_cache_bytes", "not in this version");
+    if (opt->repack)
+        return err_set(err, GLM_ENOTSUP, 0, "repack", "not in this version");
     return GLM_OK;
 }
 
 static int32_t open_parts(glm_model *m, const char *path, const glm_model_options *opt, glm_error *err)
 {
-    struct ckpt_options co = { .weights = opt->weights, .fs = &m->fs, .log = &m->log };
+    struct ckpt_options co = { .weights = opt->weights, .by_tensor = opt->expert_cache_bytes != 0, .fs = &m->fs, .log = &m->log };
     struct backend_options bo = { .n_threads = opt->n_threads, .runner = opt->runner, .cpu_mask = UINT32_MAX };
     int32_t rc;
 
@@ -125,7 +125,7 @@ static int32_t open_parts(glm_model *m, const char *path, const glm_model_option
     set_family(m, opt->template_family);
     rc = open_tokenizer(m, err);
     if (!rc && opt->weights != GLM_WEIGHTS_NONE)
-        rc = net_open(&m->mem, m->ckpt, &bo, &m->net, err);
+        rc = net_open_cached(&m->mem, m->ckpt, &bo, opt->expert_cache_bytes, &m->net, err);
     if (!rc)
         fill_info(m);
     return rc;

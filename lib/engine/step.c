@@ -137,6 +137,8 @@ void step_failed(glm_session *s)
     if (s->state == SESSION_IDLE || s->state == SESSION_TOOLS)
         return;
     events_cut(&s->events, 0, 0);
+    if (s->state == SESSION_FEED)
+        constrain_unfed(s, s->queue.n - s->queue_done);
     turn_abort(s);
 }
 

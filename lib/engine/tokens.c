@@ -240,10 +240,10 @@ int32_t tokens_run(glm_session *s, uint64_t deadline, bool *done, glm_error *err
             return rc;
         s->pass_running = true;
     }
-    if (!pass_run(s->pass, deadline, &stop))
-        return GLM_OK;
+    rc = pass_run(s->pass, deadline, &stop, done, err);
+    if (rc || !*done)
+        return rc;
     s->pass_running = false;
-    *done = true;
     return tokens_computed(s, s->pass, &s->chunk, err);
 }
 

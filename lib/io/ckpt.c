@@ -142,17 +142,86 @@ static int32_t map_file(struct io_file *f, glm_error *err)
     return GLM_OK;
 }
 
+static int32_t read_piece(struct ckpt *c, struct io_piece *p, uint64_t offset, glm_error *err)
+{
+    size_t size;
+    if (!ck_size(p->size, &size) || (p->copy = mem_alloc(c->mem, size)) == NULL)
+        return err_nomem(err, "the weights in memory");
+    p->data = p->copy;
+    c->piece_bytes += size;
+    int32_t rc = fs_read(&p->file->file, offset, p->copy, size, p->file->name, err);
+    if (rc == GLM_OK && c->opt.weights == GLM_WEIGHTS_READ && c->opt.progress != NULL &&
+        c->opt.progress(c->opt.progress_user, c->piece_bytes, ckpt_weight_bytes(c)) != 0)
+        rc = err_set(err, GLM_ESTATE, offset, p->file->name, "given up by the progress callback");
+    return rc;
+}
+
+/* The checkpoint has the piece in its list even where this fails: closing frees what there is. */
+static int32_t open_piece(struct ckpt *c, struct io_tensor *t, bool read, glm_error *err)
+{
+    struct io_piece *p = arena_alloc(&c->arena, sizeof(*p), _Alignof(struct io_piece));
+    if (p == NULL)
+        return err_nomem(err, "a tensor");
+    *p = (struct io_piece){.next = c->pieces, .file = &c->files[t->file], .size = t->bytes};
+    c->pieces = p;
+    int32_t rc;
+    if (read) {
+        rc = read_piece(c, p, io_file_offset(c, t), err);
+    } else {
+        rc = fs_map(&p->file->file, io_file_offset(c, t), p->size, &p->map, err);
+        p->data = p->map;
+    }
+    if (rc == GLM_OK)
+        t->piece = p;
+    return rc;
+}
+
 int32_t io_data(struct ckpt *c, const struct io_tensor *t, const uint8_t **data, glm_error *err)
 {
     struct io_file *f = &c->files[t->file];
+    bool read = c->opt.weights == GLM_WEIGHTS_READ || c->opt.fs->hook.map == NULL;
+    if (c->opt.by_tensor) {
+        int32_t rc = t->piece == NULL ? open_piece(c, &c->tensors[t - c->tensors], read, err) : GLM_OK;
+        if (rc != GLM_OK)
+            return rc;
+        t->piece->soon |= c->asked != ROLE_EMBED;
+        *data = t->piece->data;
+        return GLM_OK;
+    }
     if (f->data == NULL) {
-        bool read = c->opt.weights == GLM_WEIGHTS_READ || c->opt.fs->hook.map == NULL;
         int32_t rc = read ? read_file(c, f, err) : map_file(f, err);
         if (rc != GLM_OK)
             return rc;
     }
     *data = f->data + t->offset;
     return GLM_OK;
+}
+
+int32_t io_part(struct ckpt *c, const struct io_tensor *t, uint64_t skip, uint64_t bytes, int kind,
+    const void **at, glm_error *err)
+{
+    const uint8_t *data;
+    *at = NULL;
+    if (c->places != NULL) {
+        c->places[kind] = (struct place){t->file, io_file_offset(c, t) + skip, bytes};
+        return GLM_OK;
+    }
+    int32_t rc = io_data(c, t, &data, err);
+    if (rc == GLM_OK)
+        *at = data + skip;
+    return rc;
+}
+
+int32_t io_copy(struct ckpt *c, const struct io_tensor *t, void *to, uint64_t bytes, glm_error *err)
+{
+    const struct io_file *f = &c->files[t->file];
+    const uint8_t *data;
+    if (c->opt.by_tensor)
+        return fs_read(&f->file, io_file_offset(c, t), to, bytes, f->name, err);
+    int32_t rc = io_data(c, t, &data, err);
+    if (rc == GLM_OK)
+        memcpy(to, data, (size_t)bytes);
+    return rc;
 }
 
 /* With GLM_WEIGHTS_READ all reading happens in open: later nothing can fail for the disk's sake. */
@@ -292,7 +361,7 @@ int32_t ckpt_open(struct mem *m, const char *path, const struct ckpt_options *op
     else
         rc = open_path(c, scratch, n_scratch, err);
     mem_free(m, scratch);
-    if (rc == GLM_OK && opt->weights == GLM_WEIGHTS_READ)
+    if (rc == GLM_OK && opt->weights == GLM_WEIGHTS_READ && !opt->by_tensor)
         rc = read_all(c, err);
     if (rc != GLM_OK) {
         ckpt_close(c);
@@ -317,6 +386,11 @@ void ckpt_close(struct ckpt *c)
         return;
     if (c->format != NULL && c->format->close != NULL)
         c->format->close(c);
+    for (struct io_piece *p = c->pieces; p != NULL; p = p->next) {
+        if (p->map != NULL)
+            fs_unmap(&p->file->file, p->map, p->size);
+        mem_free(c->mem, p->copy);
+    }
     for (uint32_t i = 0; i < c->n_file; i++) {
         struct io_file *f = &c->files[i];
         if (f->map != NULL)
@@ -393,10 +467,39 @@ int32_t ckpt_weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t exp
         return err_set(err, GLM_EINVAL, 0, c->path, "no such weight: role %u, %u x %u",
             (unsigned)role, n_out, n_in);
     struct weight w = {0};
+    c->asked = role;
     int32_t rc = c->format->weight(c, role, layer, expert, n_out, n_in, optional, &w, err);
     if (rc == GLM_OK)
         *out = w;
     return rc;
+}
+
+int32_t ckpt_places(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out,
+    uint32_t n_in, struct weight *out, struct place *place, glm_error *err)
+{
+    memset(place, 0, PLACE_COUNT * sizeof(*place));
+    c->places = place;
+    int32_t rc = ckpt_weight(c, role, layer, expert, n_out, n_in, false, out, err);
+    c->places = NULL;
+    return rc;
+}
+
+uint32_t ckpt_n_file(const struct ckpt *c)
+{
+    return c->n_file;
+}
+
+const struct file *ckpt_file(const struct ckpt *c, uint32_t i, const char **name)
+{
+    *name = c->files[i].name;
+    return &c->files[i].file;
+}
+
+void ckpt_will_need(const struct ckpt *c)
+{
+    for (const struct io_piece *p = c->pieces; p != NULL; p = p->next)
+        if (p->map != NULL && p->soon)
+            fs_will_need(&p->file->file, p->map, p->size);
 }
 
 void ckpt_role_name(

@@ -26,6 +26,18 @@ struct io_tensor {
     uint32_t n_dim;
     uint64_t dim[8];           /* outermost first */
     uint64_t offset, bytes;    /* from the file's data_offset; checked against data_size */
+    struct io_piece *piece;    /* NULL until io_data with by_tensor */
+};
+
+/* A tensor's bytes by themselves. */
+struct io_piece {
+    struct io_piece *next;
+    const struct io_file *file;
+    const uint8_t *data;
+    const void *map;           /* to be unmapped; NULL for a copy */
+    void *copy;                /* owned */
+    uint64_t size;
+    bool soon;                 /* asked for by a role that every pass reads whole */
 };
 
 struct ckpt;
@@ -56,6 +68,10 @@ struct ckpt {
     uint32_t n_file;
     struct io_tensor *tensors;
     size_t n_tensor;
+    struct io_piece *pieces;   /* in the arena */
+    uint64_t piece_bytes;      /* that were read */
+    enum role asked;           /* by ckpt_weight */
+    struct place *places;      /* [PLACE_COUNT] while ckpt_places asks, else NULL */
     uint32_t *index;           /* open-addressing hash of names, built by io_index: tensor + 1, 0 where free */
     size_t index_size;         /* a power of two */
     uint64_t seed;             /* of the hash: a file cannot choose names that collide */
@@ -68,6 +84,11 @@ int32_t io_index(struct ckpt *c, glm_error *err);                       /* after
 const struct io_tensor *io_find(const struct ckpt *c, const char *name); /* NULL: none */
 /* The bytes of a tensor: maps or reads its file at first use, from one thread (during open). */
 int32_t io_data(struct ckpt *c, const struct io_tensor *t, const uint8_t **data, glm_error *err);
+/* The bytes [skip, skip + bytes) of a tensor as one of a matrix's pointers; for ckpt_places only where they lie, and NULL. */
+int32_t io_part(struct ckpt *c, const struct io_tensor *t, uint64_t skip, uint64_t bytes, int kind, const void **at,
+    glm_error *err);
+/* A copy of a small tensor's first bytes: maps nothing that is not mapped yet. */
+int32_t io_copy(struct ckpt *c, const struct io_tensor *t, void *to, uint64_t bytes, glm_error *err);
 int32_t io_check_hparams(const struct hparams *hp, const char *where, glm_error *err); /* limits and cross-field rules */
 bool io_is_file(struct ckpt *c, const char *dir, const char *name, char *path, size_t size); /* dir/name exists; path filled */
 void io_generation_unset(struct generation_defaults *g);

@@ -280,7 +280,7 @@ int32_t gguf_weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t exp
     uint32_t n_in, bool optional, struct weight *out, glm_error *err)
 {
     struct slice slice;
-    const uint8_t *data = NULL;
+    const void *data = NULL;
     const struct io_tensor *t = find(c, role, layer, &slice);
     *out = (struct weight){.format = W_NONE};
     if (t == NULL)
@@ -308,13 +308,13 @@ int32_t gguf_weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t exp
         skip = slice.first / block.n * block.bytes;
     else if (is_expert(role))
         skip = (uint64_t)expert * n_out * row_bytes;
-    status = status ? status : io_data(c, t, &data, err);
+    status = status ? status : io_part(c, t, skip, n_out * row_bytes, PLACE_DATA, &data, err);
     if (status)
         return status;
     *out = (struct weight){.format = type_format(t->type),
         .n_out = n_out,
         .n_in = n_in,
-        .data = data + skip,
+        .data = data,
         .row_bytes = row_bytes};
     return GLM_OK;
 }

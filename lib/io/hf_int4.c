@@ -92,15 +92,12 @@ static int32_t read_groups(
         return hf_bad_type(c, t, "I32", err);
     if (!hf_is_shape(t, 1, w->n_in))
         return hf_bad_shape(c, t, 1, w->n_in, err);
-    const uint8_t *data;
-    int32_t rc = io_data(c, t, &data, err);
-    if (rc != GLM_OK)
-        return rc;
     int32_t *index = mem_array(c->mem, w->n_in, sizeof(*index));
     if (index == NULL)
         return err_nomem(err, "group indices");
-    memcpy(index, data, w->n_in * sizeof(*index));
-    rc = checked_groups(c, t, index, n_group, w, err);
+    int32_t rc = io_copy(c, t, index, w->n_in * sizeof(*index), err);
+    if (rc == GLM_OK)
+        rc = checked_groups(c, t, index, n_group, w, err);
     mem_free(c->mem, index);
     return rc;
 }
@@ -109,16 +106,13 @@ static int32_t read_groups(
 
 /* MODULE + suffix of the given type and shape; *data is its first byte. */
 static int32_t part(struct ckpt *c, const struct io_tensor *t, uint64_t n_row, uint64_t n_column,
-    const void **data, glm_error *err)
+    int kind, const void **data, glm_error *err)
 {
-    const uint8_t *at;
     if (t->type != ST_I32)
         return hf_bad_type(c, t, "I32", err);
     if (t->n_dim != 2 || !hf_is_shape(t, n_row, n_column))
         return hf_bad_shape(c, t, n_row, n_column, err);
-    int32_t rc = io_data(c, t, &at, err);
-    *data = at;
-    return rc;
+    return io_part(c, t, 0, t->bytes, kind, data, err);
 }
 
 static int32_t lacks(const struct hf_module *m, glm_error *err)
@@ -154,7 +148,6 @@ static int32_t read_scale(struct ckpt *c, const struct io_tensor *t, bool by_row
     struct weight *w, glm_error *err)
 {
     uint32_t bytes;
-    const uint8_t *data;
     if (!hf_scale_format(t->type, &w->scale_format, &bytes))
         return hf_bad_type(c, t, "F32, BF16 or F16", err);
     if (t->n_dim != 2 || t->dim[by_row ? 0 : 1] != w->n_out)
@@ -162,11 +155,7 @@ static int32_t read_scale(struct ckpt *c, const struct io_tensor *t, bool by_row
     *n_group = t->dim[by_row ? 1 : 0];
     w->scale_row_bytes = t->dim[1] * bytes; /* at most the tensor's length, which fits */
     int32_t rc = group_size(c, t, *n_group, w, err);
-    if (rc == GLM_OK)
-        rc = io_data(c, t, &data, err);
-    if (rc == GLM_OK)
-        w->scale = data;
-    return rc;
+    return rc == GLM_OK ? io_part(c, t, 0, t->bytes, PLACE_SCALE, &w->scale, err) : rc;
 }
 
 static int32_t check_four_bits(
@@ -189,12 +178,12 @@ static int32_t check_packed_shape(
     struct ckpt *c, const struct io_tensor *t, const struct weight *w, glm_error *err)
 {
     uint64_t shape[2];
-    const uint8_t *data;
+    uint8_t data[16];
     if (t == NULL)
         return GLM_OK;
     if ((t->type != ST_I64 && t->type != ST_I32) || !hf_is_shape(t, 1, 2))
         return hf_bad_type(c, t, "I64 [2]", err);
-    int32_t rc = io_data(c, t, &data, err);
+    int32_t rc = io_copy(c, t, data, t->type == ST_I64 ? 16 : 8, err);
     if (rc != GLM_OK)
         return rc;
     for (unsigned i = 0, n = t->type == ST_I64 ? 8 : 4; i < 2; i++) {
@@ -217,7 +206,7 @@ int32_t hf_packed_view(struct ckpt *c, struct hf_module *m, const struct io_tens
         return hf_bad_type(c, packed, "I32 (int4); U8 is NVFP4 or MXFP4, which is not", err);
     int32_t rc = check_four_bits(c, packed, w, err);
     if (rc == GLM_OK)
-        rc = part(c, packed, w->n_out, w->n_in / 8, &w->data, err);
+        rc = part(c, packed, w->n_out, w->n_in / 8, PLACE_DATA, &w->data, err);
     if (rc == GLM_OK)
         rc = check_packed_shape(c, hf_part(c, m, ".weight_shape"), w, err);
     if (rc != GLM_OK)
@@ -229,7 +218,7 @@ int32_t hf_packed_view(struct ckpt *c, struct hf_module *m, const struct io_tens
         return lacks(m, err);
     rc = read_scale(c, t, true, &n_group, w, err);
     if (rc == GLM_OK && (t = hf_part(c, m, ".weight_zero_point")) != NULL) {
-        rc = part(c, t, ((uint64_t)w->n_out + 7) / 8, n_group, &w->zero, err);
+        rc = part(c, t, ((uint64_t)w->n_out + 7) / 8, n_group, PLACE_ZERO, &w->zero, err);
         w->zero_row_bytes = n_group * 4;
     }
     if (rc == GLM_OK)
@@ -270,7 +259,7 @@ int32_t hf_qweight_view(struct ckpt *c, struct hf_module *m, const struct io_ten
     if (rc == GLM_OK)
         rc = find_layout(c, qweight, w, err);
     if (rc == GLM_OK)
-        rc = part(c, qweight, qweight->dim[0], qweight->dim[1], &w->data, err);
+        rc = part(c, qweight, qweight->dim[0], qweight->dim[1], PLACE_DATA, &w->data, err);
     if (rc != GLM_OK)
         return rc;
     const struct io_tensor *t = hf_part(c, m, ".scales");
@@ -281,7 +270,7 @@ int32_t hf_qweight_view(struct ckpt *c, struct hf_module *m, const struct io_ten
         return rc;
     if ((t = hf_part(c, m, ".qzeros")) == NULL)
         return lacks(m, err);
-    rc = part(c, t, n_group, w->n_out / 8, &w->zero, err);
+    rc = part(c, t, n_group, w->n_out / 8, PLACE_ZERO, &w->zero, err);
     w->zero_row_bytes = w->n_out / 8 * 4;
     if (rc == GLM_OK && w->format == W_I4_GPTQ)
         rc = read_groups(c, hf_part(c, m, ".g_idx"), (uint32_t)n_group, w, err);

@@ -226,10 +226,7 @@ static int32_t fp8_scale(struct ckpt *c, struct hf_module *m, struct weight *w, 
             ((uint64_t)w->n_out + h->quant.block_out - 1) / h->quant.block_out,
             ((uint64_t)w->n_in + h->quant.block_in - 1) / h->quant.block_in, err);
     w->scale_row_bytes = ((uint64_t)w->n_in + w->block_in - 1) / w->block_in * bytes;
-    const uint8_t *data;
-    int32_t rc = io_data(c, s, &data, err);
-    w->scale = data;
-    return rc;
+    return io_part(c, s, 0, s->bytes, PLACE_SCALE, &w->scale, err);
 }
 
 /* MODULE.weight, or a tensor whose name is whole already. */
@@ -249,11 +246,9 @@ static int32_t plain_view(struct ckpt *c, struct hf_module *m, const struct io_t
     if (!hf_is_shape(t, w->n_out, w->n_in))
         return hf_bad_shape(c, t, w->n_out, w->n_in, err);
     w->row_bytes = (uint64_t)w->n_in * bytes;
-    const uint8_t *data;
-    int32_t rc = io_data(c, t, &data, err);
+    int32_t rc = io_part(c, t, 0, t->bytes, PLACE_DATA, &w->data, err);
     if (rc != GLM_OK)
         return rc;
-    w->data = data;
     return w->format == W_F8 ? fp8_scale(c, m, w, err) : GLM_OK;
 }
 
@@ -274,11 +269,7 @@ static int32_t fused_view(struct ckpt *c, enum role role, const struct io_tensor
     n_before = expert * n_row + (role == ROLE_EXP_UP ? w->n_out : 0);
     if (expert >= c->hp.n_expert || !ck_mul(n_before, w->row_bytes, &offset))
         return err_set(err, GLM_EINVAL, 0, t->name, "there is no expert %u", expert);
-    const uint8_t *data;
-    int32_t rc = io_data(c, t, &data, err);
-    if (rc == GLM_OK)
-        w->data = data + offset;
-    return rc;
+    return io_part(c, t, offset, w->n_out * w->row_bytes, PLACE_DATA, &w->data, err);
 }
 
 static int32_t weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert,

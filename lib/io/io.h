@@ -72,6 +72,8 @@ struct ckpt;
 
 struct ckpt_options {
     uint32_t weights;               /* GLM_WEIGHTS_* ; NONE: config and tokenizer only, and either may be missing */
+    bool by_tensor;                 /* tensors are mapped (or read) one by one when they are first asked for, not whole files:
+                                       what is only asked for by ckpt_places takes neither memory nor address space */
     const struct fs *fs;
     const glm_logger *log;          /* may be NULL */
     void *progress_user;            /* only GLM_WEIGHTS_READ has long work to report */
@@ -97,6 +99,20 @@ uint64_t ckpt_weight_bytes(const struct ckpt *c);          /* of the files' tens
  * A type that is not supported: GLM_ENOTSUP naming tensor and type. Works for vectors too (n_out 1, n_in the length). */
 int32_t ckpt_weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out, uint32_t n_in,
     bool optional, struct weight *out, glm_error *err);
+/* Where bytes lie in the checkpoint's files. */
+struct place {
+    uint32_t file;
+    uint64_t offset, bytes; /* 0 bytes: there are none */
+};
+enum { PLACE_DATA, PLACE_SCALE, PLACE_ZERO, PLACE_COUNT }; /* the pointers of a struct weight */
+/* As ckpt_weight, but no byte is touched: out's data, scale and zero are NULL and place[PLACE_COUNT] says what they would
+ * point to. */
+int32_t ckpt_places(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out, uint32_t n_in,
+    struct weight *out, struct place *place, glm_error *err);
+uint32_t ckpt_n_file(const struct ckpt *c);
+const struct file *ckpt_file(const struct ckpt *c, uint32_t i, const char **name); /* open with by_tensor only */
+/* Asks the system to bring in what has been mapped one by one, token embeddings aside. Any thread. */
+void ckpt_will_need(const struct ckpt *c);
 /* The same by tensor name pieces for messages: "model.layers.3.mlp.experts.7.up_proj.weight" as the file spells it. */
 void ckpt_role_name(const struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, char *name, size_t size);
 

@@ -9,6 +9,7 @@
 #define GLM_MODEL_MODEL_H
 
 #include "../backend/backend.h"
+#include "../io/cache.h"
 #include "../io/io.h"
 
 struct net_layer {
@@ -20,7 +21,8 @@ struct net_layer {
     struct ffn dense;
     struct weight router;             /* [n_expert, d_model] */
     float *router_bias;               /* [n_expert] */
-    struct ffn *experts;              /* [n_expert] */
+    struct ffn *experts;              /* [n_expert]; with a cache their pointers are NULL and the bytes are in its blocks */
+    uint32_t first_block;             /* of expert 0 */
     struct ffn shared;
     bool has_shared;
     bool attn_q8, v_fine, o_q8, ffn_q8, down_q8; /* which activations need their q8 form */
@@ -38,11 +40,16 @@ struct net {
     float *mtp_enorm, *mtp_hnorm, *mtp_norm;
     double *rope_freq;                /* [n_rot / 2] */
     struct arena arena;
+    struct cache *cache;              /* of experts; NULL: they are mapped like everything else */
+    uint32_t n_moe;                   /* layers with experts */
 };
 
 /* Binds every weight of the model; shapes are checked. The checkpoint must outlive the net. */
 int32_t net_open(struct mem *m, struct ckpt *c, const struct backend_options *opt, struct net **out,
     glm_error *err);
+/* The same with experts in a cache of that many bytes (0: mapped), for a checkpoint opened with by_tensor. */
+int32_t net_open_cached(struct mem *m, struct ckpt *c, const struct backend_options *opt, uint64_t expert_cache_bytes,
+    struct net **out, glm_error *err);
 void net_close(struct net *n);
 struct kv_shape net_kv_shape(const struct net *n);
 uint32_t net_n_layer(const struct net *n);  /* with the MTP layer */
@@ -72,9 +79,9 @@ int32_t pass_open(struct net *n, uint32_t n_row, uint32_t n_logit, uint32_t n_ct
 void pass_close(struct pass *p);
 uint64_t pass_bytes(const struct hparams *hp, uint32_t n_row, uint32_t n_logit, uint32_t n_ctx);
 int32_t pass_begin(struct pass *p, const struct batch *b, glm_error *err);
-/* Runs until done (true), or until the deadline passes or a stop is asked for (false: call again to go on,
- * or pass_begin to forget it). */
-bool pass_run(struct pass *p, uint64_t deadline, const struct stop *stop);
+/* Runs until it is done, or until the deadline passes or a stop is asked for (*done false: call again to go on, or
+ * pass_begin to forget it). Errors: GLM_EIO, where experts are read as they are needed; the pass is over then. */
+int32_t pass_run(struct pass *p, uint64_t deadline, const struct stop *stop, bool *done, glm_error *err);
 double pass_progress(const struct pass *p);  /* 0 to 1 */
 /* Of a finished pass. i counts logit rows. Overwritten by the next pass_begin. */
 const float *pass_logits(const struct pass *p, uint32_t i);  /* [n_vocab] */

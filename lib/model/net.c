@@ -1,5 +1,6 @@
 /* net.c: binding a checkpoint's tensors to the layers of the architecture. Vectors are copied to float32,
- * matrices stay views into the checkpoint. Everything lives in the net's arena. */
+ * matrices stay views into the checkpoint; experts may be blocks of a cache instead. Everything else lives in the net's
+ * arena. */
 #include "model.h"
 
 #include <math.h>
@@ -10,6 +11,8 @@ struct binder {
     glm_error *err;
     int32_t rc;        /* first failure; later calls do nothing */
     uint32_t layer;
+    struct block *blocks; /* [n_moe * n_expert] of experts that are not bound but cached; or NULL */
+    uint32_t n_block;
 };
 
 static void *bind_alloc(struct binder *b, size_t n, size_t size)
@@ -49,6 +52,23 @@ static void bind_ffn(struct binder *b, enum role gate, uint32_t expert, uint32_t
     bind_matrix(b, gate + 2, expert, d, d_ff, false, &f->down);
 }
 
+static void place_matrix(struct binder *b, enum role role, uint32_t expert, uint32_t n_out, uint32_t n_in, struct weight *w,
+    struct place *place)
+{
+    if (!b->rc)
+        b->rc = ckpt_places(b->ckpt, role, b->layer, expert, n_out, n_in, w, place, b->err);
+}
+
+/* An expert's shape, and where its parts lie: gate, up, down, each data, scales, zero points. */
+static void place_expert(struct binder *b, uint32_t e, struct ffn *f)
+{
+    const struct hparams *hp = &b->net->hp;
+    struct place *p = b->blocks[b->n_block++].part;
+    place_matrix(b, ROLE_EXP_GATE, e, hp->d_ff_exp, hp->d_model, &f->gate, p);
+    place_matrix(b, ROLE_EXP_UP, e, hp->d_ff_exp, hp->d_model, &f->up, p + PLACE_COUNT);
+    place_matrix(b, ROLE_EXP_DOWN, e, hp->d_model, hp->d_ff_exp, &f->down, p + 2 * PLACE_COUNT);
+}
+
 static void bind_attention(struct binder *b, struct net_layer *l)
 {
     const struct hparams *hp = &b->net->hp;
@@ -80,8 +100,12 @@ static void bind_moe(struct binder *b, struct net_layer *l)
         for (uint32_t e = 0; e < hp->n_expert; e++)
             l->router_bias[e] = 0.0f;
     l->experts = bind_alloc(b, hp->n_expert, sizeof *l->experts);
+    l->first_block = b->n_block;
     for (uint32_t e = 0; !b->rc && e < hp->n_expert; e++)
-        bind_ffn(b, ROLE_EXP_GATE, e, hp->d_ff_exp, &l->experts[e]);
+        if (b->blocks)
+            place_expert(b, e, &l->experts[e]);
+        else
+            bind_ffn(b, ROLE_EXP_GATE, e, hp->d_ff_exp, &l->experts[e]);
     l->has_shared = hp->n_expert_shared > 0;
     if (l->has_shared)
         bind_ffn(b, ROLE_SHARED_GATE, 0, hp->d_ff_exp * hp->n_expert_shared, &l->shared);
@@ -178,8 +202,51 @@ static uint32_t n_in_max(const struct hparams *hp)
     return max_u32(n, max_u32(hp->d_ff, hp->d_ff_exp * max_u32(1, hp->n_expert_shared)));
 }
 
-int32_t net_open(struct mem *m, struct ckpt *c, const struct backend_options *opt, struct net **out,
-    glm_error *err)
+static void warm(void *user) { ckpt_will_need(user); }
+
+static int32_t open_cache(struct net *n, const struct binder *b, uint64_t bytes, glm_error *err)
+{
+    struct cache_options co = { .blocks = b->blocks, .n_block = b->n_block, .n_file = ckpt_n_file(n->ckpt), .bytes = bytes,
+        .least = 2 * n->hp.n_expert_used, .warm = warm, .warm_user = n->ckpt };
+    struct cache_file *files = mem_array(n->mem, co.n_file, sizeof *files);
+    int32_t rc;
+
+    if (!files)
+        return err_nomem(err, "the cache of experts");
+    for (uint32_t i = 0; i < co.n_file; i++)
+        files[i].file = ckpt_file(n->ckpt, i, &files[i].name);
+    co.files = files;
+    co.fs = files[0].file->fs;
+    rc = cache_open(n->mem, &co, &n->cache, err);
+    mem_free(n->mem, files);
+    return rc;
+}
+
+/* Layers with the cache's blocks for their experts, then the cache. */
+static int32_t bind_cached(struct binder *b, uint64_t bytes)
+{
+    struct net *n = b->net;
+    size_t n_block = (size_t)n->n_moe * n->hp.n_expert;
+
+    if (bytes && n_block) {
+        b->blocks = mem_zarray(n->mem, n_block, sizeof *b->blocks);
+        if (!b->blocks)
+            return err_nomem(b->err, "the cache of experts");
+    }
+    bind_all(b);
+    if (!b->rc && b->blocks)
+        b->rc = open_cache(n, b, bytes, b->err);
+    mem_free(n->mem, b->blocks);
+    return b->rc;
+}
+
+int32_t net_open(struct mem *m, struct ckpt *c, const struct backend_options *opt, struct net **out, glm_error *err)
+{
+    return net_open_cached(m, c, opt, 0, out, err);
+}
+
+int32_t net_open_cached(struct mem *m, struct ckpt *c, const struct backend_options *opt, uint64_t expert_cache_bytes,
+    struct net **out, glm_error *err)
 {
     struct net *n = mem_zalloc(m, sizeof *n);
     struct backend_options bo = *opt;
@@ -191,11 +258,12 @@ int32_t net_open(struct mem *m, struct ckpt *c, const struct backend_options *op
     n->mem = m;
     n->ckpt = c;
     n->hp = *ckpt_hparams(c);
+    n->n_moe = n->hp.n_layer - n->hp.n_layer_dense + n->hp.n_nextn;
     arena_init(&n->arena, m);
     bo.scratch_bytes = backend_scratch_bytes(n_in_max(&n->hp), n->hp.d_head, n->hp.n_head / n->hp.n_head_kv);
     b.rc = backend_open(m, &bo, &n->be, err);
     if (!b.rc)
-        bind_all(&b);
+        b.rc = bind_cached(&b, expert_cache_bytes);
     if (b.rc) {
         net_close(n);
         return b.rc;
@@ -208,6 +276,7 @@ void net_close(struct net *n)
 {
     if (!n)
         return;
+    cache_close(n->cache);
     backend_close(n->be);
     arena_free(&n->arena);
     mem_free(n->mem, n);

@@ -4,7 +4,7 @@
  *
  * Legend: x residual stream [n_row, d_model]; xn its norm; q k v heads; att attention output; h FFN
  * activations; y expert outputs. */
-#include "model.h"
+#include "experts_int.h"
 
 #include <math.h>
 #include <string.h>
@@ -32,6 +32,7 @@ struct pass {
     float *x, *q, *k, *v, *part, *y, *shared_y, *rope, *hidden, *logits;
     size_t part_floats;
     struct routing route;
+    struct experts experts;
     enum step step;
     uint32_t layer, row_begin, row_group; /* STEP_ATTEND and STEP_MERGE take rows group by group */
     struct op op;
@@ -157,7 +158,7 @@ int32_t pass_open(struct net *n, uint32_t n_row, uint32_t n_logit, uint32_t n_ct
     p->n_ctx = n_ctx;
     p->memory = mem_alloc(n->mem, pass_bytes(hp, n_row, n_logit, n_ctx));
     p->work = mem_alloc(n->mem, backend_work_bytes(n->be));
-    if (!p->memory || !p->work) {
+    if (!p->memory || !p->work || experts_open(&p->experts, n, NULL)) {
         pass_close(p);
         return err_nomem(err, "the work space of a forward pass");
     }
@@ -178,6 +179,7 @@ void pass_close(struct pass *p)
 {
     if (!p)
         return;
+    experts_close(&p->experts);
     mem_free(p->net->mem, p->memory);
     mem_free(p->net->mem, p->work);
     mem_free(p->net->mem, p);
@@ -308,8 +310,9 @@ static void op_experts(struct pass *p, struct op *op, enum op_kind kind)
     op->kind = kind;
     op->route = &p->route;
     op->router_bias = l->router_bias;
-    op->ffn = l->experts;
-    op->shared = l->has_shared ? &l->shared : NULL;
+    op->ffn = p->experts.net ? p->experts.ffn : l->experts;
+    if (l->has_shared && (p->route.active_begin == 0 || kind == OP_COMBINE)) /* once, with the first experts */
+        op->shared = &l->shared;
     op->in = op->out = act_if(&p->h, l->down_q8, false);
     op->shared_out = act_if(&p->shared_h, l->down_q8, false);
     op->y = p->y;
@@ -466,25 +469,52 @@ static enum step step_after(struct pass *p)
     case STEP_FFN_NORM: return l->moe ? STEP_ROUTER : STEP_SWIGLU;
     case STEP_SWIGLU: return l->down_q8 ? STEP_DENSE_QUANT : STEP_DOWN;
     case STEP_DOWN: case STEP_COMBINE: return after_layer(p);
+    case STEP_GROUP:
+        if (p->experts.net)
+            experts_routed(&p->experts, l, &p->route, p->b.n_row);
+        return STEP_EXPERTS_UP;
+    case STEP_EXPERTS_DOWN:
+        return p->experts.net && experts_next(&p->experts, l, &p->route) ? STEP_EXPERTS_UP : STEP_COMBINE;
     case STEP_EXPERTS_UP: return l->down_q8 ? STEP_EXPERTS_QUANT : STEP_EXPERTS_DOWN;
     case STEP_FINAL_NORM: return p->b.n_logit ? STEP_HEAD_NORM : STEP_DONE;
     default: return p->step + 1;
     }
 }
 
-bool pass_run(struct pass *p, uint64_t deadline, const struct stop *stop)
+static bool wants_experts(const struct pass *p)
+{
+    return p->experts.net && !p->experts.held && p->step >= STEP_EXPERTS_UP && p->step <= STEP_EXPERTS_DOWN;
+}
+
+static int32_t run(struct pass *p, uint64_t deadline, const struct stop *stop, glm_error *err)
 {
     while (p->step != STEP_DONE) {
+        if (wants_experts(p)) {
+            bool there;
+            int32_t rc = experts_take(&p->experts, layer_of(p), &p->route, deadline, stop, &there, err);
+            if (rc || !there)
+                return rc;
+        }
         if (!p->op_ready)
             op_build(p);
         if (!backend_run(p->net->be, &p->op, &p->state, p->work, deadline, stop))
-            return false;
+            return GLM_OK;
         p->op_ready = false;
         p->step = step_after(p);
         if (p->step != STEP_DONE && ((deadline && os_now_ns() >= deadline) || stop_asked(stop)))
-            return false;
+            return GLM_OK;
     }
-    return true;
+    return GLM_OK;
+}
+
+int32_t pass_run(struct pass *p, uint64_t deadline, const struct stop *stop, bool *done, glm_error *err)
+{
+    int32_t rc = run(p, deadline, stop, err);
+
+    *done = !rc && p->step == STEP_DONE;
+    if (p->experts.net && p->step >= STEP_EXPERTS_UP && p->step <= STEP_EXPERTS_DOWN)
+        experts_pause(&p->experts, layer_of(p), &p->route);
+    return rc;
 }
 
 double pass_progress(const struct pass *p)

@@ -74,7 +74,9 @@ static void advance(struct net *n, struct pass *p, struct seq *s, uint32_t n_seq
         .logit_rows = logit_rows, .n_logit = n_logit };
     if (pass_begin(p, &b, &err))
         fatal("pass_begin", &err);
-    while (!pass_run(p, 0, NULL)) {}
+    for (bool done = false; !done;)
+        if (pass_run(p, 0, NULL, &done, &err))
+            fatal("pass_run", &err);
     for (uint32_t i = 0; i < n_logit; i++) {
         uint32_t at = s[0].done + logit_rows[i] + N_CHECK - s[0].n;
         memcpy(out + (size_t)at * n->hp.n_vocab, pass_logits(p, i), n->hp.n_vocab * sizeof *out);

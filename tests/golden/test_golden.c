@@ -134,7 +134,11 @@ static void run(struct pass *p, struct kv_seq *seq, const int32_t *ids, uint32_t
         printf("pass_begin: %s\n", err.message);
         exit(1);
     }
-    while (!pass_run(p, 0, NULL)) {}
+    for (bool done = false; !done;)
+        if (pass_run(p, 0, NULL, &done, &err)) {
+            printf("pass_run: %s\n", err.message);
+            exit(1);
+        }
     free(rows);
 }
 
