@@ -38,6 +38,16 @@ static bool read_count(const char *text, size_t size, uint64_t *out)
     return true;
 }
 
+static bool read_bytes(const char *text, uint64_t *out)
+{
+    size_t size = strlen(text);
+    static const char units[] = "KMGT";
+    const char *unit = size ? strchr(units, text[size - 1]) : NULL;
+    uint32_t shift = unit ? 10 * (uint32_t)(unit - units + 1) : 0;
+
+    return read_count(text, size - (unit != NULL), out) && *out <= UINT64_MAX >> shift && (*out <<= shift, true);
+}
+
 static int out_of_range(const struct arg_table *t, const struct arg *a, const char *value)
 {
     if (a->most == UINT64_MAX)
@@ -97,6 +107,11 @@ static int set(const struct arg_table *t, const struct arg *a, const char *value
     case ARG_COUNT:
         if (!read_count(value, strlen(value), &v) || v < a->least || v > a->most)
             return out_of_range(t, a, value);
+        *(uint64_t *)a->to = v;
+        return ARGS_GO_ON;
+    case ARG_BYTES:
+        if (!read_bytes(value, &v) || v < a->least || v > a->most)
+            return report_usage(t->command, "%s: \"%s\" is no number of bytes, such as 2000000000 or 2G", a->name, value);
         *(uint64_t *)a->to = v;
         return ARGS_GO_ON;
     case ARG_NUMBER: return set_number(t, a, value);

@@ -10,6 +10,7 @@ enum arg_kind {
     ARG_FLAG,   /* bool */
     ARG_TEXT,   /* const char * */
     ARG_COUNT,  /* uint64_t, least to most */
+    ARG_BYTES,  /* uint64_t, least to most: a count, or one with K, M, G or T behind it, of 1024 each */
     ARG_NUMBER, /* double, low to high */
     ARG_TEXTS,  /* struct arg_texts: the option may come again */
     ARG_COUNTS  /* struct arg_counts: 128,8192 */

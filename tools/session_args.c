@@ -57,6 +57,7 @@ int session_args_open(const struct session_args *a, const char *command, glm_mod
         mo.template_family = strcmp(a->template_name, "4.7") == 0 ? GLM_TEMPLATE_47 : GLM_TEMPLATE_45;
     mo.n_threads = (uint32_t)a->n_threads;
     mo.weights = a->read ? GLM_WEIGHTS_READ : GLM_WEIGHTS_MAP;
+    mo.expert_cache_bytes = a->expert_cache;
     mo.progress = on_read;
     mo.progress_user = &progress;
     progress_begin(&progress, "reading the weights");

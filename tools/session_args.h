@@ -11,7 +11,7 @@
 struct session_args {
     const char *model, *kv, *speculation, *template_name;
     bool read;
-    uint64_t n_threads, n_ctx, max_tokens, seed, top_k;
+    uint64_t expert_cache, n_threads, n_ctx, max_tokens, seed, top_k;
     double temperature, top_p, min_p, repeat_penalty;
     bool has_seed, has_top_k, has_temperature, has_top_p, has_min_p, has_repeat_penalty;
     /* of TURN_ARGS */
@@ -28,6 +28,7 @@ struct session_args {
     { .name = "--context", .kind = ARG_COUNT, .to = &(s).n_ctx, .least = 1, .most = UINT32_MAX },                      \
     { .name = "--kv", .kind = ARG_TEXT, .to = &(s).kv },                                                               \
     { .name = "--speculation", .kind = ARG_TEXT, .to = &(s).speculation },                                             \
+    { .name = "--expert-cache", .kind = ARG_BYTES, .to = &(s).expert_cache, .most = UINT64_MAX },                     \
     { .name = "--read", .kind = ARG_FLAG, .to = &(s).read },                                                           \
     { .name = "--max-tokens", .kind = ARG_COUNT, .to = &(s).max_tokens, .least = 1, .most = UINT32_MAX },              \
     { .name = "--seed", .kind = ARG_COUNT, .to = &(s).seed, .most = UINT64_MAX, .given = &(s).has_seed },              \
@@ -59,7 +60,9 @@ struct session_args {
     "  --kv TYPE             of the KV cache: auto f32 bf16 int8 fp8 [auto]\n"                                         \
     "  --speculation HOW     drafts by the model's own layer for it: auto, off, on; the text is the same [auto]\n"      \
     "  --threads N           [the machine's cores, at most 8]\n"                                                       \
-    "  --read                read the weights into memory instead of mapping the file\n"
+    "  --read                read the weights into memory instead of mapping the file\n"                              \
+    "  --expert-cache BYTES  for models larger than the memory: keep so many bytes of experts, such as 20G, and read\n" \
+    "                        the others when they are needed\n"
 
 /* The session's part of the options. EXIT_FINE, or EXIT_USAGE after an error line. */
 int session_args_options(const struct session_args *a, const char *command, glm_session_options *out);

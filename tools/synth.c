@@ -35,6 +35,10 @@ static const char help[] =
     "[1]\n"
     "  --seed N             another seed gives other numbers                                     "
     "[0]\n"
+    "  --skew S             experts are chosen unevenly: the r-th most popular of a layer by a "
+    "share of r^-S of the\n"
+    "                       tokens (1: as in a conversation on one subject; 0: by random biases)      "
+    "[0]\n"
     "  --mtp on|off         with the layer that predicts the token after the next                "
     "[as the shape]\n"
     "  --mtp-own-head on|off  with its own embedding and head                                    "
@@ -265,7 +269,7 @@ static const struct number numbers[] = {
 };
 
 struct args {
-    const char *shape, *format, *mtp, *own_head, *qk_norm, *split, *seed;
+    const char *shape, *format, *mtp, *own_head, *qk_norm, *split, *seed, *skew;
     const char *number[ARRAY_LEN(numbers)]; /* NULL: as the shape has it */
     bool help;
 };
@@ -276,6 +280,13 @@ static bool parse_u64(const char *text, uint64_t max, uint64_t *out)
     errno = 0;
     *out = strtoull(text, &end, 10);
     return errno == 0 && text[0] >= '0' && text[0] <= '9' && *end == '\0' && *out <= max;
+}
+
+static bool parse_skew(const char *text, float *out)
+{
+    char *end;
+    *out = strtof(text, &end);
+    return end != text && *end == '\0' && *out >= 0 && *out <= 4;
 }
 
 static int32_t parse_switch(const char *name, const char *text, bool *out, glm_error *err)
@@ -307,6 +318,7 @@ static const char **option(struct synth *s, struct args *a, const char *name)
         {"--qk-norm", &a->qk_norm},
         {"--split", &a->split},
         {"--seed", &a->seed},
+        {"--skew", &a->skew},
     };
     for (size_t i = 0; i < ARRAY_LEN(options); i++)
         if (strcmp(options[i].name, name) == 0)
@@ -397,6 +409,8 @@ static int32_t decide(struct synth *s, const struct args *a, struct mem *m, glm_
     if (a->seed != NULL && !parse_u64(a->seed, UINT64_MAX, &s->seed))
         return err_set(err, GLM_EINVAL, 0, "--seed", "\"%s\" is no whole number", a->seed);
     s->n_split = (uint32_t)n_split;
+    if (a->skew != NULL && !parse_skew(a->skew, &s->skew))
+        return err_set(err, GLM_EINVAL, 0, "--skew", "\"%s\" is no number from 0 to 4", a->skew);
     int32_t status = find_shape(s, m, a->shape ? a->shape : "air", err);
     status = status ? status : change_shape(s, a, err);
     if (status == GLM_OK && s->gguf && s->tokenizer == NULL && s->hp.n_vocab < 257)

@@ -18,6 +18,7 @@ struct synth {
     uint32_t n_eos;
     bool mtp_own_head; /* the MTP layer has its own embedding and head */
     uint64_t seed;
+    float skew;       /* of the routing: experts are chosen in proportion to rank^-skew; 0: random biases */
     uint32_t n_split; /* files to write; 1: no splits */
     const char *type; /* as the user gave it */
     const char *out;
@@ -33,6 +34,8 @@ struct synth_tensor {
     uint64_t dim[3]; /* outermost first */
     float mean, std; /* of the decoded numbers */
     bool flip;       /* random signs: scales of formats whose zero is not in the middle */
+    float skew;      /* router biases, if not 0 */
+    uint32_t n_used; /* experts of a token */
     uint32_t file;
     uint64_t bytes, offset; /* in its file's data */
 };
@@ -65,6 +68,7 @@ struct synth_unit {
 struct synth_unit synth_units(const struct synth_tensor *t);
 size_t synth_fill(
     const struct synth_tensor *t, uint64_t key, uint64_t first, uint64_t count, uint8_t *to);
+#define SYNTH_LOGIT_STD 1.5f /* of the router's logits for a normalized row */
 
 /* synth_out.c */
 struct synth_out {

@@ -68,6 +68,60 @@ static void fill_f32(const struct synth_tensor *t, uint64_t key, uint64_t unit, 
     }
 }
 
+/* ---- skewed routing -------------------------------------------------------------------------- */
+
+/* A normal variable exceeds the result with probability p. */
+static double normal_tail(double p)
+{
+    double low = -8, high = 8;
+    for (int i = 0; i < 60; i++) {
+        double z = (low + high) / 2;
+        *(0.5 * erfc(z * 0.70710678118654752) > p ? &low : &high) = z;
+    }
+    return low;
+}
+
+/* The share of tokens that choose the expert of a rank: scale * (rank + 1)^-skew, but never all. */
+static double chosen(const struct synth_tensor *t, double scale, uint64_t rank)
+{
+    double p = scale * pow((double)rank + 1, -(double)t->skew);
+    return p < 0.95 ? p : 0.95;
+}
+
+/* Such that a token has n_used of n. */
+static double chosen_scale(const struct synth_tensor *t, uint64_t n)
+{
+    double low = 0, high = 1e6;
+    for (int i = 0; i < 80; i++) {
+        double scale = (low + high) / 2, sum = 0;
+        for (uint64_t r = 0; r < n; r++)
+            sum += chosen(t, scale, r);
+        *(sum < t->n_used ? &low : &high) = scale;
+    }
+    return low;
+}
+
+/* An expert is chosen where the sigmoid of its logit and its bias exceed what about n_used experts
+ * exceed: here 1. Ranks are a random order. */
+static float skewed_bias(const struct synth_tensor *t, uint64_t key, double scale, uint64_t expert)
+{
+    uint64_t rank = 0, n = t->dim[0];
+    for (uint64_t e = 0; e < n; e++)
+        rank += word(key, e) < word(key, expert);
+    double logit = SYNTH_LOGIT_STD * normal_tail(chosen(t, scale, rank));
+    return (float)(1 - 1 / (1 + exp(-logit)));
+}
+
+static void fill_skewed(
+    const struct synth_tensor *t, uint64_t key, uint64_t first, uint64_t count, uint8_t *to)
+{
+    double scale = chosen_scale(t, t->dim[0]);
+    for (uint64_t e = first * 8; e < (first + count) * 8; e++, to += 4) {
+        float bias = e < t->dim[0] ? skewed_bias(t, key, scale, e) : 0;
+        memcpy(to, &bias, 4);
+    }
+}
+
 static void fill_16(const struct synth_tensor *t, uint64_t key, uint64_t unit, uint8_t *to)
 {
     for (uint32_t i = 0; i < 2; i++) {
@@ -211,6 +265,8 @@ size_t synth_fill(
     if (t->format == SYNTH_SHAPE) {
         for (uint32_t i = 0; i < 16; i++)
             to[i] = (uint8_t)(t->dim[i / 8] >> 8 * (i % 8));
+    } else if (t->skew > 0 && t->format == W_F32) {
+        fill_skewed(t, key, first, count, to);
     } else if (!is_plain(t->format)) {
         fill_blocks(t, unit.bytes, key, first, count, to);
     } else {

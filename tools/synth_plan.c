@@ -101,7 +101,7 @@ static void spread(const struct row *r, uint64_t n_in, float *mean, float *std)
     switch (r->kind) {
     case NORM: *mean = 1, *std = 0.1f; break;
     case BIAS: *std = 0.3f; break;
-    case ROUTER: *std = 1.5f * unit; break;
+    case ROUTER: *std = SYNTH_LOGIT_STD * unit; break;
     case ROUTER_BIAS: *mean = 0.4f, *std = 0.15f; break;
     case EMBED: *std = 1; break;
     case OUTPUT: *std = 3 * unit; break;
@@ -294,6 +294,12 @@ static uint32_t group_size(const struct hparams *hp)
     return fits ? 128 : 32;
 }
 
+static void skew(const struct synth *s, const struct row *r, struct synth_tensor *t)
+{
+    t->skew = r->kind == ROUTER_BIAS ? s->skew : 0;
+    t->n_used = s->hp.n_expert_used;
+}
+
 static void add_hf(
     const struct synth *s, struct synth_plan *p, const struct row *r, const char *name)
 {
@@ -321,8 +327,9 @@ static void add_hf(
         add(p, name, "_scale", W_BF16, 2, groups, scale, 0.1f * scale)->flip = true;
         add(p, name, "_shape", SYNTH_SHAPE, 2, whole, 0, 0);
     } else {
-        add(p, name, "", r->kind == ROUTER_BIAS ? W_F32 : plain, r->out == NONE ? 1 : 2, whole,
-            mean, std);
+        skew(s, r,
+            add(p, name, "", r->kind == ROUTER_BIAS ? W_F32 : plain, r->out == NONE ? 1 : 2, whole,
+                mean, std));
     }
 }
 
@@ -342,11 +349,12 @@ static void add_row(
             snprintf(name, sizeof name, "%s", r->gguf);
         else
             snprintf(name, sizeof name, "blk.%u.%s", layer, r->gguf);
-        add(p, name, "", gguf_format(s, r, layer),
-            r->per_expert    ? 3
-            : r->out == NONE ? 1
-                             : 2,
-            dim, mean, std);
+        skew(s, r,
+            add(p, name, "", gguf_format(s, r, layer),
+                r->per_expert    ? 3
+                : r->out == NONE ? 1
+                                 : 2,
+                dim, mean, std));
         return;
     }
     for (uint32_t e = 0; e < (r->per_expert ? s->hp.n_expert : 1); e++) {

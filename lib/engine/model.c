@@ -170,8 +170,9 @@ int32_t engine_estimate(const char *path, const glm_model_options *opt, const gl
     struct mem mem;
     struct fs fs;
     struct ckpt *c = NULL;
-    struct ckpt_options co = { .weights = GLM_WEIGHTS_MAP, .fs = &fs };
+    struct ckpt_options co = { .weights = GLM_WEIGHTS_MAP, .by_tensor = true, .fs = &fs };
     const struct hparams *hp;
+    uint64_t experts = 0, cache;
     int32_t rc;
 
     mem_init(&mem, opt->allocator);
@@ -184,6 +185,11 @@ int32_t engine_estimate(const char *path, const glm_model_options *opt, const gl
         ckpt_close(c);
         return err_set(err, GLM_EFORMAT, 0, path, "there is a tokenizer but no model here");
     }
+    if (opt->expert_cache_bytes && (rc = net_expert_bytes(c, &experts, err)) != 0) {
+        ckpt_close(c);
+        return rc;
+    }
+    cache = experts < opt->expert_cache_bytes ? experts : opt->expert_cache_bytes;
     struct kv_shape shape = { hp->n_layer + hp->n_nextn, hp->n_head_kv, hp->d_head };
     uint32_t n_ctx = sopt->n_ctx ? sopt->n_ctx : hp->n_ctx_train;
     uint32_t type = sopt->kv_type == GLM_KV_AUTO ? kv_auto(hp) : sopt->kv_type;
@@ -191,10 +197,12 @@ int32_t engine_estimate(const char *path, const glm_model_options *opt, const gl
         (hp->n_nextn ? (uint64_t)PREFILL_ROWS * hp->d_model * sizeof(float) : 0); /* states for the MTP layer */
     bool read = opt->weights == GLM_WEIGHTS_READ;
 
-    out->mapped_bytes = read ? 0 : ckpt_weight_bytes(c);
+    uint64_t bytes = ckpt_weight_bytes(c);
+    bytes -= experts < bytes ? experts : bytes; /* those in a cache */
+    out->mapped_bytes = read ? 0 : bytes;
     out->kv_bytes = ((uint64_t)n_ctx + KV_PAGE_ROWS - 1) / KV_PAGE_ROWS * kv_page_bytes(&shape, type) * n_sessions;
     out->private_bytes = session * n_sessions + (uint64_t)hp->n_vocab * BYTES_PER_TOKEN +
-        ckpt_n_tensor(c) * BYTES_PER_TENSOR + (read ? ckpt_weight_bytes(c) : 0);
+        ckpt_n_tensor(c) * BYTES_PER_TENSOR + (read ? bytes : 0) + cache;
     out->device_bytes = 0;
     ckpt_close(c);
     return GLM_OK;

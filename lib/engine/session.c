@@ -218,4 +218,14 @@ void session_stats(const glm_session *s, glm_stats *out)
     out->kv_bytes = (uint64_t)s->kv.seq.n_page * s->kv.page_bytes;
     out->kv_shared_bytes = kv_shared_bytes(&s->kv);
     out->draft_speedup = draft_speedup(s);
+    if (s->model->net->cache) {
+        struct cache_stats c;
+        cache_stats(s->model->net->cache, &c);
+        out->n_expert_hit = c.n_hit;
+        out->n_expert_miss = c.n_miss;
+        out->n_expert_foreseen = c.n_prefetched;
+        out->n_foreseen_used = c.n_prefetch_used;
+        out->expert_bytes_read = c.bytes_read;
+        out->expert_wait_ns = c.wait_ns;
+    }
 }

@@ -51,6 +51,7 @@ int32_t net_open(struct mem *m, struct ckpt *c, const struct backend_options *op
 int32_t net_open_cached(struct mem *m, struct ckpt *c, const struct backend_options *opt, uint64_t expert_cache_bytes,
     struct net **out, glm_error *err);
 void net_close(struct net *n);
+int32_t net_expert_bytes(struct ckpt *c, uint64_t *bytes, glm_error *err); /* that a cache of all experts would take */
 struct kv_shape net_kv_shape(const struct net *n);
 uint32_t net_n_layer(const struct net *n);  /* with the MTP layer */
 

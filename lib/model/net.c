@@ -272,6 +272,23 @@ int32_t net_open_cached(struct mem *m, struct ckpt *c, const struct backend_opti
     return GLM_OK;
 }
 
+int32_t net_expert_bytes(struct ckpt *c, uint64_t *bytes, glm_error *err)
+{
+    struct net n = { .hp = *ckpt_hparams(c) };
+    struct block block;
+    struct binder b = { .net = &n, .ckpt = c, .err = err, .blocks = &block };
+    struct ffn f;
+
+    *bytes = 0;
+    for (b.layer = n.hp.n_layer_dense; b.layer < n.hp.n_layer + n.hp.n_nextn; b.layer++)
+        for (uint32_t e = 0; e < n.hp.n_expert && !b.rc; e++) {
+            b.n_block = 0;
+            place_expert(&b, e, &f);
+            *bytes += b.rc ? 0 : cache_block_bytes(&block);
+        }
+    return b.rc;
+}
+
 void net_close(struct net *n)
 {
     if (!n)

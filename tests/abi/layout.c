@@ -166,6 +166,12 @@ int main(void)
     FIELD(glm_stats, kv_bytes);
     FIELD(glm_stats, kv_shared_bytes);
     FIELD(glm_stats, draft_speedup);
+    FIELD(glm_stats, n_expert_hit);
+    FIELD(glm_stats, n_expert_miss);
+    FIELD(glm_stats, n_expert_foreseen);
+    FIELD(glm_stats, n_foreseen_used);
+    FIELD(glm_stats, expert_bytes_read);
+    FIELD(glm_stats, expert_wait_ns);
     VALUE(GLM_OK);
     VALUE(GLM_EINVAL);
     VALUE(GLM_ENOMEM);

@@ -150,7 +150,10 @@ class Step(Sized):
 class Stats(Sized):
     _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32), ("n_prompt", c_uint64), ("n_reused", c_uint64),
                 ("n_generated", c_uint64), ("n_drafted", c_uint64), ("n_accepted", c_uint64), ("kv_bytes", c_uint64),
-                ("kv_shared_bytes", c_uint64), ("draft_speedup", c_double)]
+                ("kv_shared_bytes", c_uint64), ("draft_speedup", c_double),
+                ("n_expert_hit", c_uint64), ("n_expert_miss", c_uint64),
+                ("n_expert_foreseen", c_uint64), ("n_foreseen_used", c_uint64), ("expert_bytes_read", c_uint64),
+                ("expert_wait_ns", c_uint64)]
 
 
 class ByteStream(Sized):

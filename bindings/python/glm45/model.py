@@ -61,8 +61,8 @@ class _Open:
     """The options of one opening, with what has to stay alive: while it runs, or (logger) until the last close."""
 
     def __init__(self, *, weights: str = "map", template: str = "auto", threads: int = 0, activations: str = "auto",
-                 kv_bytes: int = 0, device: str = "cpu", device_index: int = 0, logger: Optional[LogSink] = None,
-                 log_level: int = 3, progress: Optional[Progress] = None) -> None:
+                 kv_bytes: int = 0, expert_cache_bytes: int = 0, device: str = "cpu", device_index: int = 0,
+                 logger: Optional[LogSink] = None, log_level: int = 3, progress: Optional[Progress] = None) -> None:
         self.options = _ffi.ModelOptions(
             weights=_ffi.code_of(weights, _ffi.WEIGHTS, "weights"),
             template_family=_ffi.code_of(template, _ffi.TEMPLATES, "template"),
@@ -70,7 +70,8 @@ class _Open:
             device_index=_ffi.unsigned(device_index, 31, "device_index"),
             n_threads=_ffi.unsigned(threads, 32, "threads"),
             activations=_ffi.code_of(activations, _ffi.ACTIVATIONS, "activations"),
-            kv_bytes=_ffi.unsigned(kv_bytes, 64, "kv_bytes"))
+            kv_bytes=_ffi.unsigned(kv_bytes, 64, "kv_bytes"),
+            expert_cache_bytes=_ffi.unsigned(expert_cache_bytes, 64, "expert_cache_bytes"))
         self.raised: Optional[BaseException] = None
         self.keep: Tuple[object, ...] = ()
         if logger is not None:
@@ -153,19 +154,21 @@ class Model:
 
     weights: "map", "read" (into memory) or "none" (tokenizer and chat format only); template: "auto", "4.5" or "4.7";
     threads: 0 for the machine's cores, at most 8; activations: "auto" or "f32"; kv_bytes: a cap for the caches of all
-    sessions, 0 for none; logger: a logging.Logger or a callable(level, text) for lines up to log_level (1 errors to 4
+    sessions, 0 for none; expert_cache_bytes: for models larger than the memory, keep so many bytes of experts and read the
+    others when they are needed, 0 to map them all; logger: a logging.Logger or a callable(level, text) for lines up to log_level (1 errors to 4
     debugging); progress: a callable(done, total) while weights are read (an exception from it gives up and comes out
     here); library: the shared library, if load_library() should not look for it.
     """
 
     def __init__(self, path: PathLike, *, weights: str = "map", template: str = "auto", threads: int = 0,
-                 activations: str = "auto", kv_bytes: int = 0, device: str = "cpu", device_index: int = 0,
-                 logger: Optional[LogSink] = None, log_level: int = 3, progress: Optional[Progress] = None,
-                 library: LibraryLike = None) -> None:
+                 activations: str = "auto", kv_bytes: int = 0, expert_cache_bytes: int = 0, device: str = "cpu",
+                 device_index: int = 0, logger: Optional[LogSink] = None, log_level: int = 3,
+                 progress: Optional[Progress] = None, library: LibraryLike = None) -> None:
         name = _path_bytes(path)
         self.library = _library(library)
         how = _Open(weights=weights, template=template, threads=threads, activations=activations, kv_bytes=kv_bytes,
-                    device=device, device_index=device_index, logger=logger, log_level=log_level, progress=progress)
+                    expert_cache_bytes=expert_cache_bytes, device=device, device_index=device_index, logger=logger,
+                    log_level=log_level, progress=progress)
         out = c_void_p()
         how.call(self.library, "glm_model_open", name, byref(how.options), byref(out))
         self._keep = how.keep
@@ -202,10 +205,11 @@ class Model:
 
     @staticmethod
     def estimate(path: PathLike, *, sessions: int = 1, n_ctx: int = 0, kv_type: str = "auto", weights: str = "map",
-                 threads: int = 0, activations: str = "auto", library: LibraryLike = None) -> Estimate:
+                 threads: int = 0, activations: str = "auto", expert_cache_bytes: int = 0,
+                 library: LibraryLike = None) -> Estimate:
         """What opening the checkpoint and so many sessions would need, from its headers alone."""
         name, lib, out = _path_bytes(path), _library(library), _ffi.Estimate()
-        how = _Open(weights=weights, threads=threads, activations=activations)
+        how = _Open(weights=weights, threads=threads, activations=activations, expert_cache_bytes=expert_cache_bytes)
         lib.call("glm_model_estimate", name, byref(how.options), byref(session_options(n_ctx=n_ctx, kv_type=kv_type)),
                  _ffi.unsigned(sessions, 32, "sessions"), byref(out))
         return Estimate(out.mapped_bytes, out.private_bytes, out.kv_bytes, out.device_bytes)

@@ -31,7 +31,8 @@ _ANY_TIME = ("glm_session_poll", "glm_tool_result", "glm_session_end_thought", "
 @dataclass(frozen=True)
 class Stats:
     """Totals since the session was opened. kv_shared_bytes: of kv_bytes, what forks share. draft_speedup: time of a token
-    without drafts over that with them; 0: not measured."""
+    without drafts over that with them; 0: not measured. The last six: of the model's cache of experts (Model's
+    expert_cache_bytes), for all of its sessions; 0 without one."""
     n_prompt: int
     n_reused: int
     n_generated: int
@@ -40,6 +41,12 @@ class Stats:
     kv_bytes: int
     kv_shared_bytes: int
     draft_speedup: float
+    n_expert_hit: int
+    n_expert_miss: int
+    n_expert_foreseen: int
+    n_foreseen_used: int
+    expert_bytes_read: int
+    expert_wait_ns: int
 
 
 def _json(value: object) -> bytes:
@@ -214,7 +221,8 @@ class Session:
         out = _ffi.Stats()
         self._call("glm_session_stats", byref(out))
         return Stats(out.n_prompt, out.n_reused, out.n_generated, out.n_drafted, out.n_accepted, out.kv_bytes,
-                     out.kv_shared_bytes, out.draft_speedup)
+                     out.kv_shared_bytes, out.draft_speedup, out.n_expert_hit, out.n_expert_miss,
+                     out.n_expert_foreseen, out.n_foreseen_used, out.expert_bytes_read, out.expert_wait_ns)
 
     # ---- streams and the worker
 
