@@ -37,12 +37,16 @@ static const char help[] =
     "  --kv TYPE          of the KV cache: auto f32 bf16 int8 fp8         [auto]\n"
     "  --float            float32 activations throughout\n"
     "  --read             read the weights into memory instead of mapping the file\n"
+    "  --expert-cache BYTES  for models larger than the memory: keep so many bytes of experts, such as 20G, and read the\n"
+    "                     others when they are needed\n"
+    "  --no-bandwidth     do not measure the memory, which takes a buffer of 1 GB\n"
     "  --step-budget MS,MS,...  instead of rates: how much longer than their time budget steps of a session take, through\n"
     "                     the prompt and --gen tokens behind it\n"
     "  --json             one JSON document in place of the table\n"
     "\n"
     "bytes/token are those of the weights that a token is routed through, and of the keys and values of its context. With\n"
     "--batch the weights count once for all sequences, and experts as often as even routing would choose different ones.\n"
+    "What is read from the disk for each decoded token, mapped or into the cache of experts, follows the table.\n"
     "A small model stays in the CPU's caches: its share of the memory's bandwidth may then be above 1.\n"
     "\n"
     "example: glm45 bench air-4.gguf --threads 2 --context 128,4096\n";
@@ -53,13 +57,15 @@ struct depth {
     double decode, bytes;       /* median tokens a second; bytes a token */
     double bandwidth, fraction; /* median bytes a second of plain reading; of (decode * bytes) to it */
     double low, high;           /* slowest and fastest repeat */
+    double disk;                /* bytes a token that the process had read from storage; < 0: not known */
+    glm_stats experts;          /* the cache's counts while decoding */
 };
 
 struct bench {
     const char *path, *kv;
-    uint64_t n_threads, n_prompt, n_gen, n_batch, n_repeat, seed;
+    uint64_t expert_cache, n_threads, n_prompt, n_gen, n_batch, n_repeat, seed;
     struct arg_counts contexts, budgets;
-    bool has_contexts, float_activations, read, json;
+    bool has_contexts, float_activations, read, json, no_bandwidth;
     glm_model *model;
     glm_model_info info;
     struct model_bytes bytes;
@@ -90,20 +96,23 @@ static double median(double *v, uint64_t n)
 
 static double seconds_since(uint64_t ns) { return (double)(progress_now() - ns) * 1e-9; }
 
-/* A line of /proc/self/status in bytes; 0: not there. */
-static uint64_t memory_line(const char *name)
+/* The number on a line of a file in /proc/self; 0: not there. */
+static uint64_t proc_line(const char *path, const char *name)
 {
-    FILE *f = fopen("/proc/self/status", "r");
+    FILE *f = fopen(path, "r");
     char line[256];
-    unsigned long long kb = 0;
+    unsigned long long n = 0;
 
     while (f && fgets(line, sizeof line, f))
         if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':')
-            kb = strtoull(line + strlen(name) + 1, NULL, 10);
+            n = strtoull(line + strlen(name) + 1, NULL, 10);
     if (f)
         fclose(f);
-    return kb * 1024;
+    return n;
 }
+
+static uint64_t memory_line(const char *name) { return 1024 * proc_line("/proc/self/status", name); }
+static uint64_t disk_bytes(void) { return proc_line("/proc/self/io", "read_bytes"); }
 
 /* ---- measuring ------------------------------------------------------------------------------------------------------------- */
 
@@ -233,20 +242,41 @@ static double weight_bytes(const struct bench *b)
     return ((double)b->bytes.dense + (double)b->bytes.experts * (1 - missed) / share) / (double)b->n_batch;
 }
 
+/* What the cache of experts has counted since `before`. */
+static int32_t count_experts(glm_session *s, const glm_stats *before, glm_stats *out, glm_error *err)
+{
+    int32_t rc = glm_session_stats(s, out, err);
+    out->n_expert_hit -= before->n_expert_hit;
+    out->n_expert_miss -= before->n_expert_miss;
+    out->n_expert_foreseen -= before->n_expert_foreseen;
+    out->n_foreseen_used -= before->n_foreseen_used;
+    out->expert_bytes_read -= before->expert_bytes_read;
+    out->expert_wait_ns -= before->expert_wait_ns;
+    return rc;
+}
+
 static int32_t measure_depth(struct bench *b, glm_session *const *s, struct depth *d, glm_error *err)
 {
-    double rates[REPEAT_MAX], memory[REPEAT_MAX];
+    double rates[REPEAT_MAX], memory[REPEAT_MAX], n_token = (double)(b->n_repeat * b->n_gen * b->n_batch);
+    const glm_stats none = GLM_STATS_INIT;
+    glm_stats before = GLM_STATS_INIT;
+    uint64_t disk;
     int32_t rc = GLM_OK;
 
     progress_begin(&b->progress, "filling the context");
     for (uint64_t i = 0; i < b->n_batch && d->n_ctx && !rc; i++)
         rc = prefill(b, s[i], d->n_ctx, &d->fill, err);
     progress_end(&b->progress);
+    d->experts = none;
+    rc = rc ? rc : glm_session_stats(s[0], &before, err);
+    disk = disk_bytes();
     progress_begin(&b->progress, "decode");
     for (uint64_t r = 0; r < b->n_repeat && !rc; r++) {
-        memory[r] = bandwidth_measure(b->memory);
+        memory[r] = b->memory ? bandwidth_measure(b->memory) : 0;
         rc = decode(b, s, &rates[r], err);
     }
+    d->disk = disk ? (double)(disk_bytes() - disk) / n_token : -1;
+    rc = rc ? rc : count_experts(s[0], &before, &d->experts, err);
     progress_end(&b->progress);
     if (rc)
         return rc;
@@ -296,6 +326,27 @@ static void put_table(const struct bench *b)
     }
 }
 
+static double part(uint64_t n, uint64_t rest) { return n + rest ? (double)n / (double)(n + rest) : 0; }
+
+/* The disk's part, one line for each context. */
+static void put_disk(const struct bench *b)
+{
+    double n_token = (double)(b->n_repeat * b->n_gen * b->n_batch);
+
+    for (size_t i = 0; i < b->contexts.n; i++) {
+        const struct depth *d = &b->depth[i];
+        const glm_stats *x = &d->experts;
+        if (d->disk >= 0)
+            printf("%sat %llu: %.3f MB/token from the disk\n", i ? "" : "\n", (unsigned long long)d->n_ctx, d->disk * 1e-6);
+        if (b->expert_cache)
+            printf("    cache of experts: %.1f of 100 there; read %.3f MB/token, waited %.2f ms/token; %.2f/token foreseen, "
+                "%.0f of 100 rightly\n", 100 * part(x->n_expert_hit, x->n_expert_miss),
+                (double)x->expert_bytes_read * 1e-6 / n_token, (double)x->expert_wait_ns * 1e-6 / n_token,
+                (double)x->n_expert_foreseen / n_token,
+                x->n_expert_foreseen ? 100 * (double)x->n_foreseen_used / (double)x->n_expert_foreseen : 0);
+    }
+}
+
 static void put_json(const struct bench *b)
 {
     printf("{\"threads\": %llu, \"batch\": %llu, \"gen\": %llu, \"repeat\": %llu, \"open_s\": %.6f, \"weight_bytes\": %llu, "
@@ -303,13 +354,18 @@ static void put_json(const struct bench *b)
         "\"prefill\": {\"tokens\": %llu, \"tokens_per_s\": %.4f, \"slowest\": %.4f, \"fastest\": %.4f}, \"decode\": [",
         (unsigned long long)b->n_threads, (unsigned long long)b->n_batch, (unsigned long long)b->n_gen,
         (unsigned long long)b->n_repeat, b->open_s, (unsigned long long)b->info.weight_bytes,
-        (unsigned long long)b->rss, (unsigned long long)b->rss_peak, bandwidth_size(b->memory),
+        (unsigned long long)b->rss, (unsigned long long)b->rss_peak, b->memory ? bandwidth_size(b->memory) : 0,
         (unsigned long long)b->n_prompt, b->prefill_median, b->prefill[0], b->prefill[b->n_repeat - 1]);
     for (size_t i = 0; i < b->contexts.n; i++) {
         const struct depth *d = &b->depth[i];
         printf("%s{\"context\": %llu, \"fill_tokens_per_s\": %.4f, \"tokens_per_s\": %.4f, \"slowest\": %.4f, "
-            "\"fastest\": %.4f, \"bytes_per_token\": %.0f, \"read_bytes_per_s\": %.0f, \"fraction\": %.4f}", i ? ", " : "",
-            (unsigned long long)d->n_ctx, d->fill, d->decode, d->low, d->high, d->bytes, d->bandwidth, d->fraction);
+            "\"fastest\": %.4f, \"bytes_per_token\": %.0f, \"read_bytes_per_s\": %.0f, \"fraction\": %.4f, "
+            "\"disk_bytes_per_token\": %.0f, \"experts\": {\"hit\": %llu, \"miss\": %llu, \"foreseen\": %llu, "
+            "\"foreseen_used\": %llu, \"bytes_read\": %llu, \"wait_ns\": %llu}}", i ? ", " : "",
+            (unsigned long long)d->n_ctx, d->fill, d->decode, d->low, d->high, d->bytes, d->bandwidth, d->fraction, d->disk,
+            (unsigned long long)d->experts.n_expert_hit, (unsigned long long)d->experts.n_expert_miss,
+            (unsigned long long)d->experts.n_expert_foreseen, (unsigned long long)d->experts.n_foreseen_used,
+            (unsigned long long)d->experts.expert_bytes_read, (unsigned long long)d->experts.expert_wait_ns);
     }
     printf("]}\n");
 }
@@ -368,6 +424,7 @@ static int32_t open_model(struct bench *b, glm_error *err)
 
     mo.n_threads = (uint32_t)b->n_threads;
     mo.activations = b->float_activations ? GLM_ACTIVATIONS_F32 : GLM_ACTIVATIONS_AUTO;
+    mo.expert_cache_bytes = b->expert_cache;
     mo.weights = b->read ? GLM_WEIGHTS_READ : GLM_WEIGHTS_MAP;
     rc = glm_model_open(b->path, &mo, &b->model, err);
     b->open_s = seconds_since(begin);
@@ -420,15 +477,16 @@ static int run(struct bench *b)
         return report_error("bench", &err);
     b->rss = memory_line("VmRSS");
     b->rss_peak = memory_line("VmHWM");
-    b->memory = bandwidth_open((uint32_t)b->n_threads, BUFFER_BYTES);
-    if (!b->memory)
+    if (!b->no_bandwidth)
+        b->memory = bandwidth_open((uint32_t)b->n_threads, BUFFER_BYTES);
+    if (!b->no_bandwidth && !b->memory)
         return report_failed("bench", "out of memory for measuring the bandwidth");
     if (measure_decode(b, &err))
         return report_error("bench", &err);
     if (b->json)
         put_json(b);
     else
-        put_table(b);
+        put_table(b), put_disk(b);
     return report_flush("bench");
 }
 
@@ -446,6 +504,8 @@ int bench_main(int argc, char **argv)
         { .name = "--kv", .kind = ARG_TEXT, .to = &b.kv },
         { .name = "--float", .kind = ARG_FLAG, .to = &b.float_activations },
         { .name = "--read", .kind = ARG_FLAG, .to = &b.read },
+        { .name = "--expert-cache", .kind = ARG_BYTES, .to = &b.expert_cache, .most = UINT64_MAX },
+        { .name = "--no-bandwidth", .kind = ARG_FLAG, .to = &b.no_bandwidth },
         { .name = "--step-budget", .kind = ARG_COUNTS, .to = &b.budgets, .least = 1, .most = 60000 },
         { .name = "--json", .kind = ARG_FLAG, .to = &b.json },
     };

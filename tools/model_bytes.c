@@ -68,11 +68,25 @@ static void add_ffn(struct sum *s, const struct hparams *hp, uint32_t l, enum ro
     add(s, gate + 2, l, e, hp->d_model, d_ff, false);
 }
 
+/* Experts are not touched: the model may be larger than the memory. */
+static void add_expert(struct sum *s, const struct hparams *hp, uint32_t l, uint32_t e)
+{
+    for (int i = 0; i < 3 && !s->rc; i++) {
+        struct place p[PLACE_COUNT];
+        struct weight w;
+        bool down = i == 2;
+        s->rc = ckpt_places(s->ckpt, ROLE_EXP_GATE + (enum role)i, l, e, down ? hp->d_model : hp->d_ff_exp,
+            down ? hp->d_ff_exp : hp->d_model, &w, p, s->err);
+        for (int j = 0; j < PLACE_COUNT && !s->rc; j++)
+            s->bytes += p[j].bytes;
+    }
+}
+
 static uint64_t experts_of(struct sum *s, const struct hparams *hp, uint32_t l)
 {
     uint64_t before = s->bytes, bytes;
     for (uint32_t e = 0; e < hp->n_expert && !s->rc; e++)
-        add_ffn(s, hp, l, ROLE_EXP_GATE, e, hp->d_ff_exp);
+        add_expert(s, hp, l, e);
     bytes = s->bytes - before;
     s->bytes = before;
     return bytes;
@@ -140,7 +154,7 @@ int32_t model_bytes_read(const char *path, struct model_bytes *out, glm_error *e
 {
     struct mem mem;
     struct fs fs;
-    struct ckpt_options how = { .weights = GLM_WEIGHTS_MAP, .fs = &fs };
+    struct ckpt_options how = { .weights = GLM_WEIGHTS_MAP, .by_tensor = true, .fs = &fs };
     struct ckpt *c = NULL;
     int32_t rc;
 
