@@ -380,6 +380,22 @@ out:
     return rc;
 }
 
+void cache_ask(struct cache *c, struct cache_claim *claim, const uint32_t *block, uint32_t n)
+{
+    monitor_enter(c->lock);
+    has_failed(c, claim, block, n); /* an old failure: it is tried again */
+    want(c, claim, block, n);
+    monitor_leave(c->lock);
+}
+
+bool cache_is_whole(const struct cache *c)
+{
+    for (uint32_t i = 0; i < c->n_class; i++)
+        if (c->classes[i].n_slot < c->classes[i].n_block)
+            return false;
+    return true;
+}
+
 void cache_wait(struct cache *c, struct cache_claim *claim, uint64_t ns)
 {
     uint64_t begin = os_now_ns();

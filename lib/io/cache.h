@@ -62,6 +62,8 @@ uint32_t cache_hold_most(const struct cache *c, uint32_t block);
  * claim is over then. */
 int32_t cache_hold(struct cache *c, struct cache_claim *claim, uint32_t *block, uint32_t n, uint32_t least, uint32_t most,
     uint32_t *n_held, glm_error *err);
+/* Begins to read what of n blocks of one size is not there, for a claim that will hold them. */
+void cache_ask(struct cache *c, struct cache_claim *claim, const uint32_t *block, uint32_t n);
 void cache_wait(struct cache *c, struct cache_claim *claim, uint64_t ns); /* until something was read, at most that long */
 void cache_quit(struct cache *c, struct cache_claim *claim, const uint32_t *block, uint32_t n); /* what it asked for */
 void cache_drop(struct cache *c, const uint32_t *block, uint32_t n); /* as often as they were held */
@@ -69,6 +71,8 @@ void cache_parts(const struct cache *c, uint32_t block, const void *at[BLOCK_PAR
 
 /* Begins to read blocks that are likely to be used soon, behind those that somebody waits for. */
 void cache_prefetch(struct cache *c, const uint32_t *block, uint32_t n);
+
+bool cache_is_whole(const struct cache *c); /* every block has a slot: nothing is ever dropped */
 
 struct cache_stats {
     uint64_t n_hit, n_miss;  /* of the blocks noted: there already, or not */

@@ -5,6 +5,22 @@
 
 #define WAIT_NS 1000000u /* between two looks at the stop flags, and a step's least patience */
 
+static bool open_guess(struct experts *x, const struct hparams *hp)
+{
+    size_t n = GUESS_ROWS, n_expert = hp->n_expert, n_used = hp->n_expert_used;
+    float *at = mem_array(x->net->mem, n * (hp->d_model + 2 * n_expert + 2 * n_used), sizeof *at);
+
+    if (!at)
+        return false;
+    x->guess_memory = x->guess_x = at;
+    x->guess = (struct routing){ .n_expert = hp->n_expert, .n_used = hp->n_expert_used, .n_group = hp->n_group,
+        .n_group_used = hp->n_group_used, .logits = at + n * hp->d_model };
+    x->guess.scratch = x->guess.logits + n * n_expert;
+    x->guess.weight = x->guess.scratch + n * n_expert;
+    x->guess.expert = (uint32_t *)(void *)(x->guess.weight + n * n_used);
+    return true;
+}
+
 int32_t experts_open(struct experts *x, struct net *n, glm_error *err)
 {
     uint32_t n_expert = n->hp.n_expert;
@@ -16,7 +32,9 @@ int32_t experts_open(struct experts *x, struct net *n, glm_error *err)
     x->ffn = mem_zarray(n->mem, n_expert, sizeof *x->ffn);
     x->block = mem_array(n->mem, n_expert, sizeof *x->block);
     x->count = mem_array(n->mem, n_expert, sizeof *x->count);
-    return x->ffn && x->block && x->count ? GLM_OK : err_nomem(err, "the experts of a forward pass");
+    if (x->ffn && x->block && x->count && open_guess(x, &n->hp))
+        return GLM_OK;
+    return err_nomem(err, "the experts of a forward pass");
 }
 
 void experts_close(struct experts *x)
@@ -26,6 +44,7 @@ void experts_close(struct experts *x)
     mem_free(x->net->mem, x->ffn);
     mem_free(x->net->mem, x->block);
     mem_free(x->net->mem, x->count);
+    mem_free(x->net->mem, x->guess_memory);
 }
 
 /* Blocks of the layer's active experts [begin, end) into x->block. */
@@ -44,6 +63,7 @@ void experts_routed(struct experts *x, const struct net_layer *l, struct routing
         x->count[i] = rt->first[rt->active[i] + 1] - rt->first[rt->active[i]];
     cache_note(x->net->cache, x->block, x->count, n, (double)n_row / x->net->n_moe);
     rt->active_begin = rt->active_end = 0;
+    cache_ask(x->net->cache, &x->claim, x->block, n);
     x->fixed = false;
     x->ffn[0] = l->experts[0];
 }
@@ -134,11 +154,17 @@ void experts_pause(struct experts *x, const struct net_layer *l, struct routing 
     cache_quit(x->net->cache, &x->claim, x->block, list(x, l, rt, rt->active_begin, rt->n_active));
 }
 
-void experts_foresee(struct experts *x, const struct net_layer *l, const struct routing *guess, uint32_t n_row)
+bool experts_can_guess(const struct experts *x, const struct net_layer *l, uint32_t n_row)
+{
+    const struct net *n = x->net;
+    return n_row <= GUESS_ROWS && l + 1 < n->layers + n->hp.n_layer && l[1].moe && !cache_is_whole(n->cache);
+}
+
+void experts_guessed(struct experts *x, const struct net_layer *l, uint32_t n_row)
 {
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < n_row * guess->n_used && n < x->net->hp.n_expert; i++)
-        x->block[n++] = l->first_block + guess->expert[i];
+    for (uint32_t i = 0; i < n_row * x->guess.n_used && n < x->net->hp.n_expert; i++)
+        x->block[n++] = l[1].first_block + x->guess.expert[i];
     cache_prefetch(x->net->cache, x->block, n);
 }

@@ -12,9 +12,15 @@ struct experts {
     struct cache_claim claim;
     struct ffn *ffn;           /* [n_expert] of those held their matrices; of expert 0 its shape at least */
     uint32_t *block, *count;   /* [n_expert] scratch */
+    struct routing guess;      /* how a few rows would be routed in the next layer */
+    float *guess_x;            /* [GUESS_ROWS, d_model] */
+    void *guess_memory;
     bool fixed;                /* the window's operations have begun: it stays as it is */
     bool held;
 };
+
+/* With more rows most experts are used, and read in order anyway. */
+#define GUESS_ROWS 4u
 
 int32_t experts_open(struct experts *x, struct net *n, glm_error *err);
 void experts_close(struct experts *x);
@@ -25,7 +31,9 @@ int32_t experts_take(struct experts *x, const struct net_layer *l, struct routin
     const struct stop *stop, bool *there, glm_error *err);
 bool experts_next(struct experts *x, const struct net_layer *l, struct routing *rt); /* window done; false: it was the last */
 void experts_pause(struct experts *x, const struct net_layer *l, struct routing *rt); /* the pass stops running */
-/* Rows would be routed like this: read what is missing. */
-void experts_foresee(struct experts *x, const struct net_layer *l, const struct routing *guess, uint32_t n_row);
+/* Whether the experts of the layer behind l are to be guessed: its router on what layer l has before its own experts. */
+bool experts_can_guess(const struct experts *x, const struct net_layer *l, uint32_t n_row);
+/* guess is filled in for the rows of layer l: what is missing there is read. */
+void experts_guessed(struct experts *x, const struct net_layer *l, uint32_t n_row);
 
 #endif

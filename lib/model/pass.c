@@ -15,7 +15,7 @@ enum step {
     STEP_EMBED, STEP_MTP_ENORM, STEP_MTP_HNORM, STEP_MTP_QUANT, STEP_MTP_PROJ,
     STEP_ATTN_NORM, STEP_QKV, STEP_HEADS, STEP_ATTEND, STEP_MERGE, STEP_O, STEP_FFN_NORM,
     STEP_SWIGLU, STEP_DENSE_QUANT, STEP_DOWN,
-    STEP_ROUTER, STEP_TOPK, STEP_GROUP, STEP_EXPERTS_UP, STEP_EXPERTS_QUANT, STEP_EXPERTS_DOWN,
+    STEP_ROUTER, STEP_TOPK, STEP_GROUP, STEP_GUESS_NORM, STEP_GUESS_ROUTER, STEP_GUESS_TOPK, STEP_EXPERTS_UP, STEP_EXPERTS_QUANT, STEP_EXPERTS_DOWN,
     STEP_COMBINE,
     STEP_FINAL_NORM, STEP_HEAD_NORM, STEP_HEAD, STEP_DONE
 };
@@ -323,6 +323,24 @@ static void op_experts(struct pass *p, struct op *op, enum op_kind kind)
         op->out = (struct act){ .f = p->x, .n_in = p->net->hp.d_model };
 }
 
+/* The next layer's routing, of the residual stream as it is before this layer's experts. */
+static void op_guess(struct pass *p, struct op *op)
+{
+    const struct net_layer *next = layer_of(p) + 1;
+    struct experts *x = &p->experts;
+    struct act in = { .f = x->guess_x, .n_in = p->hp->d_model };
+
+    if (p->step == STEP_GUESS_NORM) {
+        op_norm(op, p->x, p->hp->d_model, next->ffn_norm, p->hp->norm_eps, in);
+    } else if (p->step == STEP_GUESS_ROUTER) {
+        op_matmul(op, in, &next->router, NULL, x->guess.logits, false);
+    } else {
+        op->kind = OP_TOPK;
+        op->route = &x->guess;
+        op->router_bias = next->router_bias;
+    }
+}
+
 static void op_head(struct pass *p, struct op *op)
 {
     const struct net *n = p->net;
@@ -414,6 +432,7 @@ static void op_build(struct pass *p)
     case STEP_ROUTER: op_matmul(op, act_if(&xn, false, false), &l->router, NULL, p->route.logits, false); break;
     case STEP_TOPK: op_experts(p, op, OP_TOPK); break;
     case STEP_GROUP: op_experts(p, op, OP_GROUP); break;
+    case STEP_GUESS_NORM: case STEP_GUESS_ROUTER: case STEP_GUESS_TOPK: op_guess(p, op); break;
     case STEP_EXPERTS_UP: op_experts(p, op, OP_EXPERTS_UP); break;
     case STEP_EXPERTS_QUANT: op_experts(p, op, OP_EXPERTS_QUANT); break;
     case STEP_EXPERTS_DOWN: op_experts(p, op, OP_EXPERTS_DOWN); break;
@@ -472,7 +491,8 @@ static enum step step_after(struct pass *p)
     case STEP_GROUP:
         if (p->experts.net)
             experts_routed(&p->experts, l, &p->route, p->b.n_row);
-        return STEP_EXPERTS_UP;
+        return p->experts.net && experts_can_guess(&p->experts, l, p->b.n_row) ? STEP_GUESS_NORM : STEP_EXPERTS_UP;
+    case STEP_GUESS_TOPK: experts_guessed(&p->experts, l, p->b.n_row); return STEP_EXPERTS_UP;
     case STEP_EXPERTS_DOWN:
         return p->experts.net && experts_next(&p->experts, l, &p->route) ? STEP_EXPERTS_UP : STEP_COMBINE;
     case STEP_EXPERTS_UP: return l->down_q8 ? STEP_EXPERTS_QUANT : STEP_EXPERTS_DOWN;
@@ -512,7 +532,7 @@ int32_t pass_run(struct pass *p, uint64_t deadline, const struct stop *stop, boo
     int32_t rc = run(p, deadline, stop, err);
 
     *done = !rc && p->step == STEP_DONE;
-    if (p->experts.net && p->step >= STEP_EXPERTS_UP && p->step <= STEP_EXPERTS_DOWN)
+    if (p->experts.net && p->step > STEP_GROUP && p->step <= STEP_EXPERTS_DOWN)
         experts_pause(&p->experts, layer_of(p), &p->route);
     return rc;
 }
