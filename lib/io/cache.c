@@ -13,6 +13,8 @@
 
 #define ALIGN ((uint64_t)FS_DIRECT_ALIGN)
 
+__extension__ typedef unsigned __int128 u128;
+
 static uint64_t align_up(uint64_t n) { return (n + ALIGN - 1) & ~(ALIGN - 1); }
 
 void block_lay_out(const struct block *b, struct layout *l)
@@ -80,21 +82,22 @@ static uint32_t least_slots(const struct slot_class *k, uint32_t least) { return
 /* Every block has the same share of the bytes, whatever its size: layers are used alike. */
 static int32_t share_out(struct cache *c, uint64_t bytes, uint32_t least, glm_error *err)
 {
-    double all = 0, need = 0;
+    u128 all = 0;
+    uint64_t need = 0;
 
     for (uint32_t i = 0; i < c->n_class; i++)
-        all += (double)c->classes[i].n_block * (double)c->classes[i].size;
+        all += (u128)c->classes[i].n_block * c->classes[i].size;
     for (uint32_t i = 0; i < c->n_class; i++) {
         struct slot_class *k = &c->classes[i];
-        double share = (double)bytes / all * k->n_block, fair = all / k->n_block * least_slots(k, least);
-        k->n_slot = share < k->n_block ? (uint32_t)share : k->n_block;
+        u128 share = bytes < all ? (u128)bytes * k->n_block / all : k->n_block;
+        uint64_t fair = (uint64_t)((all * least_slots(k, least) + k->n_block - 1) / k->n_block);
+        k->n_slot = (uint32_t)share;
         need = fair > need ? fair : need;
     }
-    for (uint32_t i = 0; i < c->n_class; i++)
-        if (c->classes[i].n_slot < least_slots(&c->classes[i], least))
-            return err_set(err, GLM_EINVAL, (uint64_t)need + 1, "expert_cache_bytes",
-                "%llu bytes are too few to compute with: this model needs at least %llu", (unsigned long long)bytes,
-                (unsigned long long)need + 1);
+    if (bytes < need)
+        return err_set(err, GLM_EINVAL, need, "expert_cache_bytes",
+            "%llu bytes are too few to compute with: this model needs at least %llu", (unsigned long long)bytes,
+            (unsigned long long)need);
     return GLM_OK;
 }
 

@@ -14,9 +14,12 @@
 
 static inline glm_model *host_model(void)
 {
+    glm_model_options o = GLM_MODEL_OPTIONS_INIT;
     glm_error err = GLM_ERROR_INIT;
     glm_model *m = NULL;
-    OK(glm_model_open(getenv("GLM_TEST_MODEL"), NULL, &m, &err));
+    if (getenv("GLM_TEST_EXPERT_CACHE")) /* the same tests with as few experts in memory as can be */
+        o.expert_cache_bytes = strtoull(getenv("GLM_TEST_EXPERT_CACHE"), NULL, 10);
+    OK(glm_model_open(getenv("GLM_TEST_MODEL"), &o, &m, &err));
     return m;
 }
 

@@ -18,6 +18,8 @@ static inline glm_model *open_nano(uint32_t n_threads)
     glm_error err = GLM_ERROR_INIT;
     glm_model *m = NULL;
     o.n_threads = n_threads;
+    if (getenv("GLM_TEST_EXPERT_CACHE")) /* the same tests with as few experts in memory as can be */
+        o.expert_cache_bytes = strtoull(getenv("GLM_TEST_EXPERT_CACHE"), NULL, 10);
     ck_assert_msg(!glm_model_open(getenv("GLM_TEST_MODEL"), &o, &m, &err), "%s: %s", err.where, err.message);
     return m;
 }

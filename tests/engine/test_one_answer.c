@@ -1,6 +1,6 @@
 /* test_one_answer.c: the logits of a position are the same bit for bit for prefill chunks of 1, 3, 64 and 512, for 1, 2
  * and 5 threads, alone and batched with other sequences, on every instruction set that this CPU has, for float and int8
- * activations and every KV type. The model is a checkpoint of tests/data/golden; prompts are longer than a KV span where
+ * activations and every KV type, with all experts mapped and with a cache of as few as can be. The model is a checkpoint of tests/data/golden; prompts are longer than a KV span where
  * the model allows it. */
 #include "../../lib/model/model.h"
 
@@ -87,8 +87,18 @@ static void advance(struct net *n, struct pass *p, struct seq *s, uint32_t n_seq
 
 struct how {
     uint32_t chunk, threads, cpu;
-    bool batched;
+    bool batched, cached;
 };
+
+/* The fewest bytes that a cache of experts may have: a refusal names them. */
+static uint64_t least_cache(struct ckpt *c, const struct backend_options *bo)
+{
+    struct net *n;
+    glm_error err = GLM_ERROR_INIT;
+    if (net_open_cached(&mem, c, bo, 1, &n, &err) != GLM_EINVAL)
+        fatal("a cache of 1 byte", &err);
+    return err.offset;
+}
 
 static float *compute(struct ckpt *c, bool float_mode, uint32_t kv_type, uint32_t n_id, const struct how *how)
 {
@@ -100,7 +110,7 @@ static float *compute(struct ckpt *c, bool float_mode, uint32_t kv_type, uint32_
     uint32_t n_seq = how->batched ? 3 : 1;
     float *out;
 
-    if (net_open(&mem, c, &bo, &n, &err) || pass_open(n, 600, N_CHECK, n_id, &p, &err))
+    if (net_open_cached(&mem, c, &bo, how->cached ? least_cache(c, &bo) : 0, &n, &err) || pass_open(n, 600, N_CHECK, n_id, &p, &err))
         fatal("net_open", &err);
     out = calloc((size_t)N_CHECK * n->hp.n_vocab, sizeof *out);
     for (uint32_t i = 0; i < n_seq; i++)
@@ -122,31 +132,37 @@ static float *compute(struct ckpt *c, bool float_mode, uint32_t kv_type, uint32_
 static void check_model(const char *path, bool float_mode, uint32_t kv_type, uint32_t n_id)
 {
     static const struct how hows[] = {
-        { 1, 1, UINT32_MAX, false }, { 3, 2, UINT32_MAX, false }, { 64, 5, UINT32_MAX, false },
-        { 512, 2, UINT32_MAX, true }, { 3, 5, UINT32_MAX, true }, { 64, 2, CPU_AVX2, false }, { 64, 2, 0, false },
-        { 1, 2, CPU_AVX2, true },
+        { 1, 1, UINT32_MAX, false, false }, { 3, 2, UINT32_MAX, false, false }, { 64, 5, UINT32_MAX, false, false },
+        { 512, 2, UINT32_MAX, true, false }, { 3, 5, UINT32_MAX, true, false }, { 64, 2, CPU_AVX2, false, false },
+        { 64, 2, 0, false, false }, { 1, 2, CPU_AVX2, true, false }, { 1, 2, UINT32_MAX, false, true },
+        { 512, 2, UINT32_MAX, true, true }, { 3, 1, CPU_AVX2, true, true },
     };
-    struct how first = { 512, 1, UINT32_MAX, false };
+    struct how first = { 512, 1, UINT32_MAX, false, false };
     struct ckpt_options co = { .weights = GLM_WEIGHTS_MAP, .fs = &fs };
-    struct ckpt *c;
+    struct ckpt *c, *by_tensor;
     glm_error err = GLM_ERROR_INIT;
     float *want;
 
     if (ckpt_open(&mem, path, &co, &c, &err))
         fatal(path, &err);
+    co.by_tensor = true;
+    if (ckpt_open(&mem, path, &co, &by_tensor, &err))
+        fatal(path, &err);
     size_t bytes = (size_t)N_CHECK * ckpt_hparams(c)->n_vocab * sizeof(float);
     want = compute(c, float_mode, kv_type, n_id, &first);
     for (size_t i = 0; i < ARRAY_LEN(hows); i++) {
-        float *got = compute(c, float_mode, kv_type, n_id, &hows[i]);
+        float *got = compute(hows[i].cached ? by_tensor : c, float_mode, kv_type, n_id, &hows[i]);
         bool same = memcmp(got, want, bytes) == 0;
         n_checked++;
         n_failed += !same;
         if (!same)
-            printf("FAIL %s%s kv %u: chunk %u, %u threads, cpu mask %x%s differ\n", path, float_mode ? " (float)" : "",
-                kv_type, hows[i].chunk, hows[i].threads, hows[i].cpu, hows[i].batched ? ", batched" : "");
+            printf("FAIL %s%s kv %u: chunk %u, %u threads, cpu mask %x%s%s differ\n", path, float_mode ? " (float)" : "",
+                kv_type, hows[i].chunk, hows[i].threads, hows[i].cpu, hows[i].batched ? ", batched" : "",
+                hows[i].cached ? ", cached" : "");
         free(got);
     }
     free(want);
+    ckpt_close(by_tensor);
     ckpt_close(c);
 }
 
