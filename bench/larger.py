@@ -70,11 +70,12 @@ def forget(path):
 
 
 def run(a, cache):
-    args = shlex.split(a.under or '') + [a.glm45, 'bench', a.file, '--prompt', str(a.prompt), '--context', str(a.context),
+    cache, _, program = cache.partition('@')
+    args = shlex.split(a.under or '') + [program or a.glm45, 'bench', a.file, '--prompt', str(a.prompt), '--context', str(a.context),
             '--gen', str(a.gen), '--repeat', str(a.steps), '--no-bandwidth', '--json']
     if a.threads:
         args += ['--threads', str(a.threads)]
-    if cache:
+    if cache != 'mapped':
         args += ['--expert-cache', cache]
     forget(a.file)
     out = json.loads(subprocess.run(args, check=True, stdout=subprocess.PIPE).stdout)
@@ -114,7 +115,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('glm45')
     p.add_argument('file')
-    p.add_argument('--cache', default='1200M', help='bytes of the cache of experts; several: 1G,2G')
+    p.add_argument('--cache', default='1200M', help='bytes of the cache of experts; several: 1G,2G; of another build: 1G@GLM45')
     p.add_argument('--memory', type=int, default=2600, help='MB left by the balloon')
     p.add_argument('--under', help='a command that limits the memory of another one, in place of the balloon')
     p.add_argument('--lock', help='a file to lock while a repeat runs, for machines with several who measure')
@@ -135,12 +136,11 @@ def main():
             fcntl.flock(lock, fcntl.LOCK_EX)
         forget(a.file)
         if a.under:
-            got = {w: run(a, w if w != 'mapped' else None) for w in order}
+            got = {w: run(a, w) for w in order}
         else:
             with Balloon(a.memory * MB):
-                got = {w: run(a, w if w != 'mapped' else None) for w in order}
-        if lock:
-            lock.close()
+                got = {w: run(a, w) for w in order}
+        lock = lock and lock.close()
         results.append({w: got[w] for w in ways})
         print(json.dumps(results[-1]), file=sys.stderr, flush=True)
     put(a, results)
