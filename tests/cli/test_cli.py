@@ -122,6 +122,9 @@ class Program(Case):
         self.fails(2, 'bench', NANO, '--context', '1,x', parts=['--context', '1,x'])
         self.fails(2, 'bench', NANO, '--context', '99999999', parts=['positions'])
         self.fails(2, 'bench', NANO, '--kv', 'f64', parts=['bf16'])
+        for size in ('2g', 'G', '2GB', '-1', '1.5G', '99999999T'):
+            self.fails(2, 'bench', NANO, '--expert-cache', size, parts=['--expert-cache', size, '2G'])
+        self.fails(1, 'bench', NANO, '--expert-cache', '1K', parts=['expert_cache_bytes', '1024 bytes', 'at least'])
         self.fails(2, 'bench', NANO, '--batch', '65', parts=['--batch', '64'])
         self.fails(2, 'chat', NANO, '--temperature', 'warm', parts=['--temperature', 'warm'])
         self.fails(2, 'chat', NANO, '--max-tokens', '-1', parts=['--max-tokens'])

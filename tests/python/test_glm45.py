@@ -234,6 +234,18 @@ class Models(Failing):
         self.assertGreater(one.mapped_bytes, 1 << 20)
         self.assertEqual(two.kv_bytes, 2 * one.kv_bytes)
         self.fails("GLM_EIO", Model.estimate, "/nowhere")
+        cached = Model.estimate(NANO, n_ctx=1024, expert_cache_bytes=500000)
+        self.assertEqual(cached.private_bytes, one.private_bytes + 500000)
+
+    def test_expert_cache(self):
+        self.fails("GLM_EINVAL", Model, NANO, expert_cache_bytes=1)
+        with Model(NANO) as model, model.session() as session:
+            plain, stats = session.chat("Hello!", seed=1, max_tokens=16), session.stats
+        self.assertEqual((stats.n_expert_hit, stats.n_expert_miss), (0, 0))
+        with Model(NANO, expert_cache_bytes=500000) as model, model.session() as session:
+            self.assertEqual(session.chat("Hello!", seed=1, max_tokens=16).text, plain.text)
+            self.assertGreater(session.stats.n_expert_miss, 0)
+            self.assertGreater(session.stats.expert_bytes_read, 0)
 
     def test_closing(self):
         model = Model(NANO)

@@ -255,6 +255,69 @@ START_TEST(seeds_and_splits)
 }
 END_TEST
 
+/* How often each of 64 experts has a place among the best 4, over rows of random logits. */
+static void count_chosen(const float *bias, uint32_t n_token, uint32_t count[64])
+{
+    uint64_t state = 1;
+    memset(count, 0, 64 * sizeof *count);
+    for (uint32_t t = 0; t < n_token; t++) {
+        double score[64];
+        for (uint32_t e = 0; e < 64; e++) {
+            double normal = -6; /* a sum of 12 uniform numbers */
+            for (uint32_t i = 0; i < 12; i++) {
+                state = state * 6364136223846793005u + 1442695040888963407u;
+                normal += (double)(state >> 11) * 0x1p-53;
+            }
+            score[e] = 1 / (1 + exp(-1.5 * normal)) + (double)bias[e];
+        }
+        for (uint32_t k = 0; k < 4; k++) {
+            uint32_t best = 0;
+            for (uint32_t e = 1; e < 64; e++)
+                best = score[e] > score[best] ? e : best;
+            score[best] = -1;
+            count[best]++;
+        }
+    }
+}
+
+static int more_first(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* Shares go down as rank^-S: with 1, the first quarter of the experts has two thirds of the work; with none, less. */
+START_TEST(skewed_routing)
+{
+    static const struct {
+        const char *words;
+        double low, high;
+    } cases[] = {{"--skew 1", 0.6, 0.75}, {"--skew 0.5", 0.4, 0.55}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct ckpt_options o = {.fs = &fs};
+        struct ckpt *c;
+        struct weight w;
+        uint32_t count[64];
+        double first = 0;
+        char words[128], name[16];
+        snprintf(name, sizeof name, "%zu.gguf", i);
+        snprintf(words, sizeof words, "--shape tiny --experts 64 --experts-used 4 %s", cases[i].words);
+        ck_assert_int_eq(synth(name, words), 0);
+        ck_assert_int_eq(ckpt_open(&mem, in_dir(name), &o, &c, &err), GLM_OK);
+        ck_assert_int_eq(ckpt_weight(c, ROLE_ROUTER_BIAS, ckpt_hparams(c)->n_layer_dense, 0, 1, 64, false, &w, &err), GLM_OK);
+        ck_assert_uint_eq(w.format, W_F32);
+        float bias[64];
+        memcpy(bias, w.data, sizeof bias);
+        count_chosen(bias, 4000, count);
+        ckpt_close(c);
+        qsort(count, 64, sizeof *count, more_first);
+        for (uint32_t e = 0; e < 16; e++)
+            first += count[e] / 16000.0;
+        ck_assert_msg(first > cases[i].low && first < cases[i].high, "%s: %f", cases[i].words, first);
+    }
+}
+END_TEST
+
 START_TEST(shapes_from_files)
 {
     ck_assert_int_eq(synth("a.gguf", "--shape nano --mtp on --type Q8_0"), 0);
@@ -334,7 +397,7 @@ static const struct {
 } wrong[] = {{"--shape nothing", 2}, {"--type Q9", 2}, {"--type bf17 --format hf", 2},
     {"--layers x", 2}, {"--layers", 2}, {"--what", 2}, {"--mtp maybe", 2},
     {"--experts-used 200", 2}, {"--kv-heads 7", 2}, {"--split 0", 2},
-    {"--shape tiny --vocab 20", 2}, {"--format zip", 2}, {"--seed -1", 2},
+    {"--shape tiny --vocab 20", 2}, {"--format zip", 2}, {"--seed -1", 2}, {"--skew x", 2}, {"--skew 9", 2},
     {"--shape tiny --tokenizer /nonexistent/t.json", 1}, {"--shape tiny -o /nonexistent/m.gguf", 1},
     {"--shape glm45 --hidden 1000000 --head-dim 2 --rot-dim 2 --heads 8 --vocab 16000000 --layers "
      "1000",
@@ -378,6 +441,7 @@ static Suite *suite(void)
     tcase_add_loop_test(t, types_as_llama_cpp_chooses_them, 0, ARRAY_LEN(golden));
     tcase_add_test(t, air_rows_fall_back);
     tcase_add_test(t, seeds_and_splits);
+    tcase_add_test(t, skewed_routing);
     tcase_add_test(t, shapes_from_files);
     tcase_add_test(t, tokenizer_is_put_in);
     tcase_add_test(t, a_toy_vocabulary_opens);
