@@ -120,8 +120,8 @@ def main():
     p.add_argument('--under', help='a command that limits the memory of another one, in place of the balloon')
     p.add_argument('--lock', help='a file to lock while a repeat runs, for machines with several who measure')
     p.add_argument('--repeat', type=int, default=5)
-    p.add_argument('--prompt', type=int, default=16)
-    p.add_argument('--context', type=int, default=64)
+    p.add_argument('--prompt', type=int, default=8)
+    p.add_argument('--context', type=int, default=32)
     p.add_argument('--gen', type=int, default=16)
     p.add_argument('--steps', type=int, default=3, help='decode blocks of --gen tokens in a run, of which the median counts')
     p.add_argument('--threads', type=int)
@@ -140,7 +140,9 @@ def main():
         else:
             with Balloon(a.memory * MB):
                 got = {w: run(a, w) for w in order}
-        lock = lock and lock.close()
+        if lock:
+            lock.close()
+            time.sleep(1)  # others wait for it, too
         results.append({w: got[w] for w in ways})
         print(json.dumps(results[-1]), file=sys.stderr, flush=True)
     put(a, results)

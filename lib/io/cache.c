@@ -133,7 +133,7 @@ static int32_t take_tables(struct cache *c, const struct cache_options *opt, glm
     for (uint32_t i = 0; i < c->n_block; i++)
         c->score[i] = -INFINITY;
     for (uint32_t i = 0; i < c->n_file && !opt->buffered; i++)
-        fs_open_direct(opt->fs, c->files[i].name, &c->direct[i], NULL);
+        fs_open_direct(opt->fs, c->files[i].name, &c->direct[i].file, NULL);
     return GLM_OK;
 }
 
@@ -181,7 +181,7 @@ void cache_close(struct cache *c)
         mem_free(c->mem, c->classes[i].memory);
     }
     for (uint32_t i = 0; i < c->n_file; i++)
-        fs_close(&c->direct[i]);
+        fs_close(&c->direct[i].file);
     mem_free(c->mem, c->files);
     mem_free(c->mem, c->direct);
     mem_free(c->mem, c->blocks);

@@ -30,7 +30,7 @@ struct cache_options {
     double half_life;      /* ticks after which a use counts half; 0: CACHE_HALF_LIFE */
     uint32_t n_reader;     /* 0: CACHE_READERS. A host's file hook is called by one at a time */
     bool buffered;         /* read through the page cache */
-    void (*warm)(void *user); /* or NULL: run once by a reader before it reads */
+    bool (*warm)(void *user, uint32_t i); /* or NULL: called by a reader with 0, 1, .. before it reads, until it returns false */
     void *warm_user;
 };
 #define CACHE_HALF_LIFE 256.0

@@ -41,7 +41,10 @@ struct cache {
     struct mem *mem;
     struct monitor *lock;        /* of everything below */
     struct cache_file *files;
-    struct file *direct;         /* [n_file]; fs NULL: this file is read through the page cache */
+    struct direct {
+        struct file file;        /* fs NULL: there is none */
+        bool off;                /* it did not work out */
+    } *direct;                   /* [n_file] */
     uint32_t n_file;
     struct block *blocks;
     uint32_t n_block;
@@ -60,7 +63,7 @@ struct cache {
     bool stop;
     struct thread *readers[64];
     uint32_t n_reader;
-    void (*warm)(void *user);
+    bool (*warm)(void *user, uint32_t i);
     void *warm_user;
 };
 

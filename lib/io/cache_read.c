@@ -64,7 +64,8 @@ struct piece {
     uint32_t file;
     uint64_t offset, bytes, need; /* a direct read has whole pages; the file may end behind `need` */
     uint8_t *to;
-    bool direct;
+    uint32_t before; /* of those bytes, some are there only to begin with a whole page */
+    bool direct, failed;
 };
 
 /* The slot's next piece; its last one takes the slot out of its queue. Piece borders are the same for both ways of reading. */
@@ -79,9 +80,10 @@ static void cut(struct cache *c, struct slot *s, struct piece *p)
     before = r->offset % ALIGN;
     span = before + r->bytes; /* from the run's first page on */
     end = at + PIECE_BYTES < span ? at + PIECE_BYTES : span;
-    *p = (struct piece){ .slot = s, .file = r->file, .direct = c->direct[r->file].fs != NULL };
-    if (!p->direct && at == 0)
-        at = before;
+    *p = (struct piece){ .slot = s, .file = r->file, .direct = c->direct[r->file].file.fs && !c->direct[r->file].off };
+    p->before = at == 0 ? (uint32_t)before : 0;
+    if (!p->direct)
+        at += p->before;
     p->offset = r->offset - before + at;
     p->need = end - at;
     p->bytes = p->direct ? (p->need + ALIGN - 1) & ~(ALIGN - 1) : p->need;
@@ -97,15 +99,18 @@ static void cut(struct cache *c, struct slot *s, struct piece *p)
     }
 }
 
-static int32_t read_piece(struct cache *c, const struct piece *p, glm_error *err)
+/* A file system may open a file for direct reads and then refuse them: what really fails, fails in both ways. */
+static int32_t read_piece(struct cache *c, struct piece *p, glm_error *err)
 {
     const struct cache_file *f = &c->files[p->file];
+    uint32_t skip = p->direct ? p->before : 0;
     int32_t rc;
 
-    if (p->direct)
-        return fs_read_direct(&c->direct[p->file], p->offset, p->to, p->bytes, p->need, f->name, err);
-    rc = fs_read(f->file, p->offset, p->to, p->bytes, f->name, err);
+    if (p->direct && !fs_read_direct(&c->direct[p->file].file, p->offset, p->to, p->bytes, p->need, f->name, NULL))
+        return GLM_OK;
+    rc = fs_read(f->file, p->offset + skip, p->to + skip, p->need - skip, f->name, err);
     fs_forget(f->file, p->offset, p->bytes);
+    p->failed = p->direct && !rc;
     return rc;
 }
 
@@ -114,6 +119,8 @@ static void finish(struct cache *c, const struct piece *p, int32_t rc, const glm
     struct slot *s = p->slot;
 
     s->n_flying--;
+    if (p->failed)
+        c->direct[p->file].off = true;
     c->stats.bytes_read += rc ? 0 : p->bytes;
     if (rc) {
         c->failure = *err;
@@ -131,19 +138,25 @@ static void finish(struct cache *c, const struct piece *p, int32_t rc, const glm
 
 /* ---- threads ------------------------------------------------------------------------------------------------------ */
 
+/* Inside the lock. Whoever comes first. */
+static void warm(struct cache *c)
+{
+    bool (*one)(void *user, uint32_t i) = c->warm, more = one != NULL;
+
+    c->warm = NULL;
+    for (uint32_t i = 0; more && !c->stop; i++) {
+        monitor_leave(c->lock);
+        more = one(c->warm_user, i);
+        monitor_enter(c->lock);
+    }
+}
+
 static void work(void *arg)
 {
     struct cache *c = arg;
-    void (*warm)(void *user);
 
     monitor_enter(c->lock);
-    warm = c->warm;
-    c->warm = NULL;
-    if (warm) {
-        monitor_leave(c->lock);
-        warm(c->warm_user);
-        monitor_enter(c->lock);
-    }
+    warm(c);
     while (!c->stop) {
         struct slot *s = c->urgent.first ? c->urgent.first : c->idle.first;
         glm_error err = GLM_ERROR_INIT;

@@ -495,11 +495,14 @@ const struct file *ckpt_file(const struct ckpt *c, uint32_t i, const char **name
     return &c->files[i].file;
 }
 
-void ckpt_will_need(const struct ckpt *c)
+bool ckpt_will_need(const struct ckpt *c, uint32_t i)
 {
-    for (const struct io_piece *p = c->pieces; p != NULL; p = p->next)
-        if (p->map != NULL && p->soon)
-            fs_will_need(&p->file->file, p->map, p->size);
+    const struct io_piece *p = c->pieces;
+    for (; p != NULL && i > 0; i--)
+        p = p->next;
+    if (p != NULL && p->map != NULL && p->soon)
+        fs_will_need(&p->file->file, p->map, p->size);
+    return p != NULL;
 }
 
 void ckpt_role_name(

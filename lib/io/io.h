@@ -111,8 +111,9 @@ int32_t ckpt_places(struct ckpt *c, enum role role, uint32_t layer, uint32_t exp
     struct weight *out, struct place *place, glm_error *err);
 uint32_t ckpt_n_file(const struct ckpt *c);
 const struct file *ckpt_file(const struct ckpt *c, uint32_t i, const char **name); /* open with by_tensor only */
-/* Asks the system to bring in what has been mapped one by one, token embeddings aside. Any thread. */
-void ckpt_will_need(const struct ckpt *c);
+/* Asks the system to bring in the i-th tensor that has been mapped by itself, token embeddings aside; false: there are no
+ * more. Any thread. */
+bool ckpt_will_need(const struct ckpt *c, uint32_t i);
 /* The same by tensor name pieces for messages: "model.layers.3.mlp.experts.7.up_proj.weight" as the file spells it. */
 void ckpt_role_name(const struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, char *name, size_t size);
 

@@ -202,7 +202,7 @@ static uint32_t n_in_max(const struct hparams *hp)
     return max_u32(n, max_u32(hp->d_ff, hp->d_ff_exp * max_u32(1, hp->n_expert_shared)));
 }
 
-static void warm(void *user) { ckpt_will_need(user); }
+static bool warm(void *user, uint32_t i) { return ckpt_will_need(user, i); }
 
 static int32_t open_cache(struct net *n, const struct binder *b, uint64_t bytes, glm_error *err)
 {

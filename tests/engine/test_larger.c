@@ -2,6 +2,7 @@
  * answers bit for bit from every kind of checkpoint, however small the cache; reads that are slow or fail; steps, batches,
  * the worker, cancelling, forks. tests/unit/test_cache.c has the cache itself. */
 #include "host.h"
+#include "../unit/failing_alloc.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -527,6 +528,39 @@ START_TEST(estimates)
 }
 END_TEST
 
+/* Opening and the first turn, with each allocation in turn failing. */
+START_TEST(allocations_that_fail)
+{
+    const char *path = getenv("GLM_TEST_MODEL");
+    uint64_t least = least_cache(path);
+
+    for (uint64_t k = 1;; k += 1 + k / 40) {
+        struct failing_alloc f;
+        glm_model_options o = GLM_MODEL_OPTIONS_INIT;
+        glm_error err = GLM_ERROR_INIT;
+        glm_event ev = GLM_EVENT_INIT;
+        glm_session *s = NULL;
+        glm_model *m = NULL;
+        failing_init(&f, k, FAIL_ONCE);
+        const glm_allocator hook = failing_hook(&f);
+        o.allocator = &hook;
+        o.expert_cache_bytes = least;
+        o.n_threads = 1;
+        int32_t rc = glm_model_open(path, &o, &m, &err);
+        rc = rc ? rc : glm_session_open(m, NULL, &s, &err);
+        rc = rc ? rc : glm_session_feed(s, (const int32_t[]){ 300, 301 }, 2, GLM_ROWS_LAST, &err);
+        rc = rc ? rc : glm_session_step(s, NULL, &ev, &err);
+        glm_session_close(s);
+        glm_model_close(m);
+        ck_assert_uint_eq(f.bytes, 0);
+        ck_assert_uint_eq(f.n_wrong, 0);
+        if (!failing_hit(&f))
+            break;
+        ck_assert_int_eq(rc, GLM_ENOMEM);
+    }
+}
+END_TEST
+
 /* A host of the first version gets the first fields only. */
 START_TEST(older_stats)
 {
@@ -576,6 +610,7 @@ int main(void)
     tcase_add_test(disk, a_file_that_shrinks);
     tcase_add_test(handles, in_a_child_process);
     tcase_add_test(handles, estimates);
+    tcase_add_test(handles, allocations_that_fail);
     tcase_add_test(handles, older_stats);
     suite_add_tcase(suite, same);
     suite_add_tcase(suite, disk);
