@@ -79,25 +79,26 @@ static void classify(struct cache *c)
 
 static uint32_t least_slots(const struct slot_class *k, uint32_t least) { return least < k->n_block ? least : k->n_block; }
 
-/* Every block has the same share of the bytes, whatever its size: layers are used alike. */
+/* First the least that each size needs; of the rest every block has the same share, whatever its size: layers are used
+ * alike. */
 static int32_t share_out(struct cache *c, uint64_t bytes, uint32_t least, glm_error *err)
 {
-    u128 all = 0;
-    uint64_t need = 0;
+    u128 need = 0, rest = 0;
 
-    for (uint32_t i = 0; i < c->n_class; i++)
-        all += (u128)c->classes[i].n_block * c->classes[i].size;
     for (uint32_t i = 0; i < c->n_class; i++) {
-        struct slot_class *k = &c->classes[i];
-        u128 share = bytes < all ? (u128)bytes * k->n_block / all : k->n_block;
-        uint64_t fair = (uint64_t)((all * least_slots(k, least) + k->n_block - 1) / k->n_block);
-        k->n_slot = (uint32_t)share;
-        need = fair > need ? fair : need;
+        const struct slot_class *k = &c->classes[i];
+        need += (u128)least_slots(k, least) * k->size;
+        rest += (u128)(k->n_block - least_slots(k, least)) * k->size;
     }
     if (bytes < need)
-        return err_set(err, GLM_EINVAL, need, "expert_cache_bytes",
+        return err_set(err, GLM_EINVAL, (uint64_t)need, "expert_cache_bytes",
             "%llu bytes are too few to compute with: this model needs at least %llu", (unsigned long long)bytes,
             (unsigned long long)need);
+    for (uint32_t i = 0; i < c->n_class; i++) {
+        struct slot_class *k = &c->classes[i];
+        uint32_t n = least_slots(k, least), more = k->n_block - n;
+        k->n_slot = bytes - need < rest ? n + (uint32_t)((bytes - need) * more / rest) : k->n_block;
+    }
     return GLM_OK;
 }
 
@@ -329,15 +330,21 @@ static bool has_failed(struct cache *c, const struct cache_claim *claim, const u
     return failed;
 }
 
-/* Reads what is not there, as far as there is place: half of the slots ahead of what is held. */
+/* Whether one block more of this size keeps to half of the slots: those that are held, or those that are read ahead. */
+static bool within(const struct cache *c, uint32_t block, uint32_t count[CLASS_MAX])
+{
+    return count[c->class_of[block]]++ < cache_hold_most(c, block);
+}
+
+/* Reads what is not there, as far as there is place. */
 static void want(struct cache *c, struct cache_claim *claim, const uint32_t *block, uint32_t n)
 {
-    uint32_t ahead = n ? cache_hold_most(c, block[0]) : 0;
+    uint32_t ahead[CLASS_MAX] = { 0 };
 
-    for (uint32_t i = 0; i < n && i < ahead; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         struct slot *s = c->slot_of[block[i]];
-        if (!s && !(s = begin(c, block[i], claim)))
-            return;
+        if (!within(c, block[i], ahead) || (!s && !(s = begin(c, block[i], claim))))
+            continue;
         if (!s->wanted && !s->n_hold)
             s->wanted = claim;
         if (s->state == SLOT_READING)
@@ -345,10 +352,10 @@ static void want(struct cache *c, struct cache_claim *claim, const uint32_t *blo
     }
 }
 
-int32_t cache_hold(struct cache *c, struct cache_claim *claim, uint32_t *block, uint32_t n, uint32_t least, uint32_t most,
-    uint32_t *n_held, glm_error *err)
+int32_t cache_hold(struct cache *c, struct cache_claim *claim, uint32_t *block, uint32_t n, bool all, uint32_t *n_held,
+    glm_error *err)
 {
-    uint32_t n_ready = 0;
+    uint32_t n_ready = 0, held[CLASS_MAX] = { 0 };
     int32_t rc = GLM_OK;
 
     *n_held = 0;
@@ -359,15 +366,15 @@ int32_t cache_hold(struct cache *c, struct cache_claim *claim, uint32_t *block, 
         rc = err_set(err, c->failure.code, c->failure.offset, c->failure.where, "%s", c->failure.message);
         goto out;
     }
-    for (uint32_t i = 0; i < n && n_ready < most; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         struct slot *s = c->slot_of[block[i]];
-        if (s && s->state == SLOT_READY) {
+        if (s && s->state == SLOT_READY && (all || within(c, block[i], held))) {
             uint32_t b = block[i];
             block[i] = block[n_ready];
             block[n_ready++] = b;
         }
     }
-    if (n_ready >= least) {
+    if (n_ready >= (all ? n : 1)) {
         leave(c, claim);
         for (uint32_t i = 0; i < n_ready; i++)
             hold(c->slot_of[block[i]]);

@@ -26,7 +26,7 @@ struct cache_options {
     const struct block *blocks;
     uint32_t n_block;
     uint64_t bytes;        /* of all slots */
-    uint32_t least;        /* slots that blocks of each size must have, or else one for each block */
+    uint32_t least;        /* slots that blocks of each size must have, if there are so many blocks */
     double half_life;      /* ticks after which a use counts half; 0: CACHE_HALF_LIFE */
     uint32_t n_reader;     /* 0: CACHE_READERS. A host's file hook is called by one at a time */
     bool buffered;         /* read through the page cache */
@@ -54,15 +54,15 @@ struct cache_claim {
     uint64_t seen;
 };
 
-/* Blocks that one hold may have at once, of those as large as this one: half of the slots. */
+/* Blocks of this one's size that one hold has at most: half of the slots. */
 uint32_t cache_hold_most(const struct cache *c, uint32_t block);
-/* Holds between `least` and `most` of n blocks of one size and moves them to the front of block[]; *n_held says how many.
- * 0: they are not there yet; reading them has begun, so cache_wait and ask again, or cache_quit. Who holds others already
- * may only ask for what can be had beside them: wait with empty hands. Errors: GLM_EIO with the file and the offset; the
- * claim is over then. */
-int32_t cache_hold(struct cache *c, struct cache_claim *claim, uint32_t *block, uint32_t n, uint32_t least, uint32_t most,
-    uint32_t *n_held, glm_error *err);
-/* Begins to read what of n blocks of one size is not there, for a claim that will hold them. */
+/* Holds some of n blocks, at least one, and moves them to the front of block[]; *n_held says how many. With `all`, which is
+ * for what was held together before, all of them. 0: they are not there yet; reading them has begun, so cache_wait and ask
+ * again, or cache_quit. Wait with empty hands: others may need what you hold. Errors: GLM_EIO with the file and the offset;
+ * the claim is over then. */
+int32_t cache_hold(struct cache *c, struct cache_claim *claim, uint32_t *block, uint32_t n, bool all, uint32_t *n_held,
+    glm_error *err);
+/* Begins to read what of n blocks is not there, for a claim that will hold them. */
 void cache_ask(struct cache *c, struct cache_claim *claim, const uint32_t *block, uint32_t n);
 void cache_wait(struct cache *c, struct cache_claim *claim, uint64_t ns); /* until something was read, at most that long */
 void cache_quit(struct cache *c, struct cache_claim *claim, const uint32_t *block, uint32_t n); /* what it asked for */

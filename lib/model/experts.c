@@ -111,12 +111,12 @@ int32_t experts_take(struct experts *x, const struct net_layer *l, struct routin
 {
     struct cache *c = x->net->cache;
     uint32_t n = list(x, l, rt, rt->active_begin, x->fixed ? rt->active_end : rt->n_active);
-    uint32_t most = cache_hold_most(c, x->block[0]), least = x->fixed ? n : 1, n_held = 0;
+    uint32_t n_held = 0;
     int32_t rc;
 
     *there = false;
     for (;;) {
-        rc = cache_hold(c, &x->claim, x->block, n, least, most, &n_held, err);
+        rc = cache_hold(c, &x->claim, x->block, n, x->fixed, &n_held, err);
         if (rc || n_held)
             break;
         cache_wait(c, &x->claim, patience(os_now_ns(), deadline));
