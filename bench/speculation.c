@@ -67,7 +67,9 @@ static double run_rows(struct run *r, uint32_t pos, uint32_t n, uint32_t n_logit
     double begin = (double)os_now_ns();
     if (pass_begin(r->pass, &b, &err))
         fatal("pass", &err);
-    while (!pass_run(r->pass, 0, NULL)) {}
+    for (bool done = false; !done;)
+        if (pass_run(r->pass, 0, NULL, &done, &err))
+            fatal("pass", &err);
     double end = (double)os_now_ns();
     for (uint32_t i = 0; i < n && i < 3 && !is_draft; i++)
         memcpy(r->hidden + i * r->net->hp.d_model, pass_hidden(r->pass, i), r->net->hp.d_model * sizeof(float));
