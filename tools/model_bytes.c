@@ -1,27 +1,7 @@
-/* model_bytes.c: see model_bytes.h. Opens the checkpoint for its headers; a mapped weight is not read. */
+/* model_bytes.c: see model_bytes.h. Opens the checkpoint for its headers; no weight is touched or mapped. */
 #include "model_bytes.h"
 
 #include "../lib/io/io.h"
-
-#include <string.h>
-
-/* Everything of a matrix that a product with one row reads. */
-static uint64_t weight_bytes(const struct weight *w)
-{
-    uint64_t rows = w->n_out, scale_rows = 0, zero_rows = 0, n_group;
-
-    n_group = w->block_in ? (w->n_in + (uint64_t)w->block_in - 1) / w->block_in : 1;
-    switch (w->format) {
-    case W_NONE: return 0;
-    case W_F8: scale_rows = w->block_out ? (w->n_out + (uint64_t)w->block_out - 1) / w->block_out : 1; break;
-    case W_I4_PACKED: scale_rows = w->n_out; zero_rows = w->n_out / 8; break;
-    case W_I4_AWQ: rows = w->n_in; scale_rows = zero_rows = n_group; break;
-    case W_I4_GPTQ: rows = w->n_in / 8; scale_rows = zero_rows = n_group; break;
-    default: break;
-    }
-    return rows * w->row_bytes + (w->scale ? scale_rows * w->scale_row_bytes : 0) +
-        (w->zero ? zero_rows * w->zero_row_bytes : 0);
-}
 
 struct sum {
     struct ckpt *ckpt;
@@ -30,15 +10,21 @@ struct sum {
     glm_error *err;
 };
 
+/* Bytes of a matrix with its scales and zero points. */
+static uint64_t bytes_of(struct sum *s, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out, uint32_t n_in,
+    bool optional)
+{
+    struct place p[PLACE_COUNT];
+    struct weight w;
+    if (!s->rc)
+        s->rc = ckpt_places(s->ckpt, role, layer, expert, n_out, n_in, optional, &w, p, s->err);
+    return s->rc ? 0 : p[PLACE_DATA].bytes + p[PLACE_SCALE].bytes + p[PLACE_ZERO].bytes;
+}
+
 static void add(struct sum *s, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out, uint32_t n_in,
     bool optional)
 {
-    struct weight w;
-    memset(&w, 0, sizeof w);
-    if (!s->rc)
-        s->rc = ckpt_weight(s->ckpt, role, layer, expert, n_out, n_in, optional, &w, s->err);
-    if (!s->rc)
-        s->bytes += weight_bytes(&w);
+    s->bytes += bytes_of(s, role, layer, expert, n_out, n_in, optional);
 }
 
 static void add_attention(struct sum *s, const struct hparams *hp, uint32_t l)
@@ -68,25 +54,11 @@ static void add_ffn(struct sum *s, const struct hparams *hp, uint32_t l, enum ro
     add(s, gate + 2, l, e, hp->d_model, d_ff, false);
 }
 
-/* Experts are not touched: the model may be larger than the memory. */
-static void add_expert(struct sum *s, const struct hparams *hp, uint32_t l, uint32_t e)
-{
-    for (int i = 0; i < 3 && !s->rc; i++) {
-        struct place p[PLACE_COUNT];
-        struct weight w;
-        bool down = i == 2;
-        s->rc = ckpt_places(s->ckpt, ROLE_EXP_GATE + (enum role)i, l, e, down ? hp->d_model : hp->d_ff_exp,
-            down ? hp->d_ff_exp : hp->d_model, &w, p, s->err);
-        for (int j = 0; j < PLACE_COUNT && !s->rc; j++)
-            s->bytes += p[j].bytes;
-    }
-}
-
 static uint64_t experts_of(struct sum *s, const struct hparams *hp, uint32_t l)
 {
     uint64_t before = s->bytes, bytes;
     for (uint32_t e = 0; e < hp->n_expert && !s->rc; e++)
-        add_expert(s, hp, l, e);
+        add_ffn(s, hp, l, ROLE_EXP_GATE, e, hp->d_ff_exp);
     bytes = s->bytes - before;
     s->bytes = before;
     return bytes;
@@ -111,16 +83,11 @@ static void add_layer(struct sum *s, const struct hparams *hp, uint32_t l, uint6
 /* *head: the head's, which a draft reads, too. */
 static void add_ends(struct sum *s, const struct hparams *hp, uint64_t *head)
 {
-    struct weight w;
-    memset(&w, 0, sizeof w);
     add(s, ROLE_NORM, 0, 0, 1, hp->d_model, false);
     *head = s->bytes;
     add(s, ROLE_HEAD, 0, 0, hp->n_vocab, hp->d_model, false);
     *head = s->bytes - *head;
-    if (!s->rc)
-        s->rc = ckpt_weight(s->ckpt, ROLE_EMBED, 0, 0, hp->n_vocab, hp->d_model, false, &w, s->err);
-    if (!s->rc)
-        s->bytes += weight_bytes(&w) / hp->n_vocab;
+    s->bytes += bytes_of(s, ROLE_EMBED, 0, 0, hp->n_vocab, hp->d_model, false) / hp->n_vocab;
 }
 
 static int32_t count(struct ckpt *c, struct model_bytes *out, glm_error *err)

@@ -475,11 +475,11 @@ int32_t ckpt_weight(struct ckpt *c, enum role role, uint32_t layer, uint32_t exp
 }
 
 int32_t ckpt_places(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out,
-    uint32_t n_in, struct weight *out, struct place *place, glm_error *err)
+    uint32_t n_in, bool optional, struct weight *out, struct place *place, glm_error *err)
 {
     memset(place, 0, PLACE_COUNT * sizeof(*place));
     c->places = place;
-    int32_t rc = ckpt_weight(c, role, layer, expert, n_out, n_in, false, out, err);
+    int32_t rc = ckpt_weight(c, role, layer, expert, n_out, n_in, optional, out, err);
     c->places = NULL;
     return rc;
 }

@@ -108,7 +108,7 @@ enum { PLACE_DATA, PLACE_SCALE, PLACE_ZERO, PLACE_COUNT }; /* the pointers of a 
 /* As ckpt_weight, but no byte is touched: out's data, scale and zero are NULL and place[PLACE_COUNT] says what they would
  * point to. */
 int32_t ckpt_places(struct ckpt *c, enum role role, uint32_t layer, uint32_t expert, uint32_t n_out, uint32_t n_in,
-    struct weight *out, struct place *place, glm_error *err);
+    bool optional, struct weight *out, struct place *place, glm_error *err);
 uint32_t ckpt_n_file(const struct ckpt *c);
 const struct file *ckpt_file(const struct ckpt *c, uint32_t i, const char **name); /* open with by_tensor only */
 /* Asks the system to bring in the i-th tensor that has been mapped by itself, token embeddings aside; false: there are no

@@ -56,7 +56,7 @@ static void place_matrix(struct binder *b, enum role role, uint32_t expert, uint
     struct place *place)
 {
     if (!b->rc)
-        b->rc = ckpt_places(b->ckpt, role, b->layer, expert, n_out, n_in, w, place, b->err);
+        b->rc = ckpt_places(b->ckpt, role, b->layer, expert, n_out, n_in, false, w, place, b->err);
 }
 
 /* An expert's shape, and where its parts lie: gate, up, down, each data, scales, zero points. */
