@@ -8,6 +8,7 @@ of the machine runs short). Prints medians, and the ratio of the repeats as pair
 """
 import argparse
 import ctypes
+import fcntl
 import json
 import mmap
 import os
@@ -132,7 +133,6 @@ def main():
         order = ways if i % 2 == 0 else ways[::-1]
         lock = open(a.lock, 'w') if a.lock else None
         if lock:
-            import fcntl
             fcntl.flock(lock, fcntl.LOCK_EX)
         forget(a.file)
         if a.under:

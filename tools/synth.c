@@ -37,7 +37,7 @@ static const char help[] =
     "[0]\n"
     "  --skew S             experts are chosen unevenly: the r-th most popular of a layer by a "
     "share of r^-S of the\n"
-    "                       tokens (1: as in a conversation on one subject; 0: by random biases)      "
+    "                       tokens (0: by random biases, which is uneven, too)                       "
     "[0]\n"
     "  --mtp on|off         with the layer that predicts the token after the next                "
     "[as the shape]\n"
