@@ -187,6 +187,25 @@ static float rounded(float x)
     return f32_from_bf16(bf16_from_f32(x));
 }
 
+/* exp(x) for x <= 0 with an error of at most 2^-17, for what is rounded to bfloat16: 2^n 2^r, n the nearest
+ * integer to x / ln 2. The coefficients are those of a minimax fit on |r| <= 1 / 2. */
+static float short_exp(float x)
+{
+    const float log2_e = 0x1.715476p+0f, round = 0x1.8p+23f;
+
+    if (x < -87.3f)
+        return 0.0f;
+    if (!(x == x))
+        return x;
+    float z = fmaf(x, log2_e, round); /* the sum's last bits hold n */
+    float r = fmaf(x, log2_e, -(z - round)), p = 0x1.3a02ccp-7f;
+    p = fmaf(p, r, 0x1.c9fc46p-5f);
+    p = fmaf(p, r, 0x1.ec0378p-3f);
+    p = fmaf(p, r, 0x1.62e12cp-1f);
+    p = fmaf(p, r, 1.0f);
+    return f32_from_bits(f32_bits(p) + (f32_bits(z) << 23));
+}
+
 /* As attend_page; q: rounded. */
 static void attend_page_bf16(
     const struct attention *a, const float *q, const uint16_t *page, uint32_t n, float *partial)
@@ -201,7 +220,7 @@ static void attend_page_bf16(
     max += 0.0f; /* of two zeros, the positive one */
     float c = *m == -INFINITY ? 0.0f : k_exp(*m - max);
     for (uint32_t p = 0; p < n; p++)
-        e[p] = rounded(k_exp(e[p] - max));
+        e[p] = rounded(short_exp(e[p] - max));
     float lc = *l * c;
     *l = lc + ref_sum(e, n);
     *m = max;

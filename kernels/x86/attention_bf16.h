@@ -53,7 +53,7 @@ struct bf16_span {
     uint32_t *keys;          /* [n_pair, KV_PAGE] pairs */
     uint32_t *values;        /* [KV_PAGE / 2, columns] pairs */
     uint32_t *last;          /* [columns] pairs: the last position of an odd number */
-    left *query;             /* [n_row * n_q, n_pair] */
+    left *query;             /* [n_row, n_pair, n_q] */
     left *weight;            /* [n_q, KV_PAGE / 2] */
     float *score;            /* [n_q, KV_PAGE] */
     float *sum;              /* [n_row * n_q, columns]: o */
@@ -66,7 +66,7 @@ struct bf16_span {
 
 struct product {
     const left *a;
-    size_t a_stride;    /* pairs */
+    size_t a_row, a_pair; /* from row to row, from pair to pair */
     const uint32_t *b;
     size_t b_stride;
     uint32_t n_pair;
@@ -94,13 +94,13 @@ INLINE vsum vsum_zero(void) { return _mm256_setzero_ps(); }
 #define FLUSH_END
 
 INLINE void pair_step(
-    uint32_t n_q, const left *a, size_t a_stride, const uint32_t *b, vsum *acc)
+    uint32_t n_q, const left *a, size_t a_row, const uint32_t *b, vsum *acc)
 {
     __m512bh right[TILE_V];
     UNROLL for (uint32_t c = 0; c < TILE_V; c++)
         right[c] = (__m512bh)vpair_load(b + c * LANES);
     UNROLL for (uint32_t r = 0; r < n_q; r++) {
-        __m512bh both = (__m512bh)_mm512_set1_epi32((int)a[r * a_stride]);
+        __m512bh both = (__m512bh)_mm512_set1_epi32((int)a[r * a_row]);
         UNROLL for (uint32_t c = 0; c < TILE_V; c++)
             acc[r * TILE_V + c] = _mm512_dpbf16_ps(acc[r * TILE_V + c], both, right[c]);
     }
@@ -137,7 +137,7 @@ INLINE vsum vsum_fma(vsum a, vsum b, vsum c) { return _mm256_fmadd_ps(a, b, c); 
 #endif
 
 INLINE void pair_step(
-    uint32_t n_q, const left *a, size_t a_stride, const uint32_t *b, vsum *acc)
+    uint32_t n_q, const left *a, size_t a_row, const uint32_t *b, vsum *acc)
 {
     vsum right[TILE_V];
     UNROLL for (uint32_t c = 0; c < TILE_V; c++)
@@ -145,13 +145,13 @@ INLINE void pair_step(
     UNROLL for (uint32_t r = 0; r < n_q; r++)
         UNROLL for (uint32_t c = 0; c < TILE_V; c++)
             acc[r * TILE_V + c] =
-                vsum_fma(vsum_set(a[r * a_stride].odd), right[c], acc[r * TILE_V + c]);
+                vsum_fma(vsum_set(a[r * a_row].odd), right[c], acc[r * TILE_V + c]);
     UNROLL for (uint32_t c = 0; c < TILE_V; c++)
         right[c] = pair_even(vpair_load(b + c * LANES));
     UNROLL for (uint32_t r = 0; r < n_q; r++)
         UNROLL for (uint32_t c = 0; c < TILE_V; c++)
             acc[r * TILE_V + c] =
-                vsum_fma(vsum_set(a[r * a_stride].even), right[c], acc[r * TILE_V + c]);
+                vsum_fma(vsum_set(a[r * a_row].even), right[c], acc[r * TILE_V + c]);
 }
 
 #endif
@@ -160,7 +160,7 @@ INLINE void pair_step(
 INLINE void product_tile(const struct product *p, uint32_t n_q, uint32_t r, uint32_t col, bool fresh,
     struct bf16_span *ask)
 {
-    const left *a = p->a + r * p->a_stride;
+    const left *a = p->a + r * p->a_row;
     const uint32_t *b = p->b + col;
     float *c = p->c + r * p->c_stride + col;
     vsum acc[TILE_Q * TILE_V];
@@ -168,8 +168,8 @@ INLINE void product_tile(const struct product *p, uint32_t n_q, uint32_t r, uint
     UNROLL for (uint32_t i = 0; i < n_q; i++)
         UNROLL for (uint32_t j = 0; j < TILE_V; j++)
             acc[i * TILE_V + j] = fresh ? vsum_zero() : vsum_load(c + i * p->c_stride + j * LANES);
-    for (uint32_t i = 0; i < p->n_pair; i++, b += p->b_stride) {
-        pair_step(n_q, a + i, p->a_stride, b, acc);
+    for (uint32_t i = 0; i < p->n_pair; i++, a += p->a_pair, b += p->b_stride) {
+        pair_step(n_q, a, p->a_row, b, acc);
         if (ask && ask->ahead < ask->ahead_end) {
             UNROLL for (uint32_t j = 0; j < LINES_AHEAD; j++)
                 _mm_prefetch(ask->ahead + j * 64, _MM_HINT_T1);
@@ -195,17 +195,6 @@ INLINE void product(
     for (; r < n_q; r++)
         for (uint32_t col = 0; col < n_col; col += TILE_V * LANES)
             product_tile(p, 1, r, col, fresh, ask);
-}
-
-static void product_new(
-    const struct product *p, uint32_t n_q, uint32_t n_col, struct bf16_span *ask)
-{
-    product(p, n_q, n_col, true, ask);
-}
-
-static void product_add(const struct product *p, uint32_t n_q, uint32_t n_col)
-{
-    product(p, n_q, n_col, false, NULL);
 }
 
 /* ---- a page in pairs ------------------------------------------------------------------------- */
@@ -319,14 +308,27 @@ INLINE float scale_scores(float *score, uint32_t n, float scale, float max)
     return v16_max_of(most) + 0.0f; /* of two zeros, the positive one */
 }
 
-/* Scores to weights exp(s - m); returns their sum. */
-INLINE float weigh(const float *score, uint32_t n, float m, left *weight)
+/* short_exp of kernels/ref, step for step. A NaN here has zeros in its last bits, for it comes from a
+ * bf16 or from no number at all, and so stays one. */
+INLINE v16 v16_short_exp(v16 x)
+{
+    v16 log2_e = v16_set(0x1.715476p+0f), round = v16_set(0x1.8p+23f);
+    v16 z = v16_fma(x, log2_e, round), n = v16_sub(z, round);
+    v16 r = v16_fma(x, log2_e, v16_negate(n));
+    v16 p = v16_set(0x1.3a02ccp-7f);
+    p = v16_fma(p, r, v16_set(0x1.c9fc46p-5f));
+    p = v16_fma(p, r, v16_set(0x1.ec0378p-3f));
+    p = v16_fma(p, r, v16_set(0x1.62e12cp-1f));
+    p = v16_fma(p, r, v16_set(1.0f));
+    return v16_ldexp(p, z, x, -87.3f);
+}
+
+/* Scores to weights; returns their sum. Missing ones are minus infinity. */
+INLINE float weigh(const float *score, float m, left *weight)
 {
     v16 max = v16_set(m), sum = v16_set(0);
     UNROLL for (uint32_t i = 0; i < KV_PAGE; i += 16) {
-        v16 e = v16_exp(v16_sub(v16_load(score + i), max));
-        if (n < KV_PAGE)
-            e = v16_fill(e, n < i ? 0 : n - i < 16 ? n - i : 16, 0.0f);
+        v16 e = v16_short_exp(v16_sub(v16_load(score + i), max));
         sum = v16_add(sum, store_left(weight + i / 2, e));
     }
     return v16_fold(sum);
@@ -349,7 +351,7 @@ static void softmax_row(const struct bf16_span *s, uint32_t row, uint32_t n)
         float decay = s->old[i] == -INFINITY ? 0.0f : s->decay[i];
         float *sum = s->sum + (size_t)(row * n_q + i) * s->columns;
         float ld = l[i] * decay;
-        l[i] = ld + weigh(s->score + i * KV_PAGE, n, m[i], s->weight + i * (KV_PAGE / 2));
+        l[i] = ld + weigh(s->score + i * KV_PAGE, m[i], s->weight + i * (KV_PAGE / 2));
         if (decay == 1.0f)
             continue;
         for (uint32_t j = 0; j < s->columns; j += 16)
@@ -359,23 +361,35 @@ static void softmax_row(const struct bf16_span *s, uint32_t row, uint32_t n)
 
 /* ---- rows and pages -------------------------------------------------------------------------- */
 
-static void values_of_row(const struct bf16_span *s, uint32_t row, uint32_t n)
+static void scores_of_row(struct bf16_span *s, uint32_t row, uint32_t n)
 {
     uint32_t n_q = s->a->n_q;
-    struct product p = { .a = s->weight, .a_stride = KV_PAGE / 2, .b = s->values,
-        .b_stride = s->columns, .n_pair = n / 2,
+    struct product p = { .a = s->query + (size_t)row * n_q * s->n_pair, .a_row = 1, .a_pair = n_q,
+        .b = s->keys, .b_stride = KV_PAGE, .n_pair = s->n_pair, .c = s->score, .c_stride = KV_PAGE };
+    product(&p, n_q, n <= KV_PAGE / 2 ? KV_PAGE / 2 : KV_PAGE, true, s);
+}
+
+/* n_pair pairs of positions, the first of which is `from`. */
+static void add_values(
+    const struct bf16_span *s, uint32_t row, uint32_t from, uint32_t n_pair, const uint32_t *values)
+{
+    uint32_t n_q = s->a->n_q;
+    struct product p = { .a = s->weight + from, .a_row = KV_PAGE / 2, .a_pair = 1, .b = values,
+        .b_stride = s->columns, .n_pair = n_pair,
         .c = s->sum + (size_t)row * n_q * s->columns, .c_stride = s->columns };
-    product_add(&p, n_q, s->columns);
+    product(&p, n_q, s->columns, false, NULL);
+}
+
+static void values_of_row(const struct bf16_span *s, uint32_t row, uint32_t n)
+{
+    add_values(s, row, 0, n / 2, s->values);
     if (n % 2 == 0)
         return;
     /* The position behind the last one may hold anything. */
     const uint32_t *pair = s->values + (size_t)(n / 2) * s->columns;
     for (uint32_t i = 0; i < s->columns; i++)
         s->last[i] = pair[i] & 0xffffu;
-    p.a += n / 2;
-    p.b = s->last;
-    p.n_pair = 1;
-    product_add(&p, n_q, s->columns);
+    add_values(s, row, n / 2, 1, s->last);
 }
 
 static void attend_page_bf16(struct bf16_span *s, uint32_t begin, uint32_t end)
@@ -396,23 +410,24 @@ static void attend_page_bf16(struct bf16_span *s, uint32_t begin, uint32_t end)
         if (row_last <= begin)
             continue;
         uint32_t n = row_last - begin < KV_PAGE ? row_last - begin : KV_PAGE;
-        struct product p = { .a = s->query + (size_t)r * a->n_q * s->n_pair, .a_stride = s->n_pair,
-            .b = s->keys, .b_stride = KV_PAGE, .n_pair = s->n_pair,
-            .c = s->score, .c_stride = KV_PAGE };
-        product_new(&p, a->n_q, n <= KV_PAGE / 2 ? KV_PAGE / 2 : KV_PAGE, s);
+        scores_of_row(s, r, n);
         softmax_row(s, r, n);
         values_of_row(s, r, n);
     }
 }
 
-static void round_query(const float *q, uint32_t d_head, left *to)
+/* The query's pairs, n_q apart. */
+static void round_query(const float *q, uint32_t d_head, left *to, uint32_t n_q)
 {
-    for (uint32_t i = 0; i < d_head; i += 2) {
-        uint16_t even = bf16_from_f32(q[i]), odd = i + 1 < d_head ? bf16_from_f32(q[i + 1]) : 0;
+    for (uint32_t i = 0; i < d_head; i += 16) {
+        uint32_t n = d_head - i < 16 ? d_head - i : 16;
+        uint16_t h[16];
+        _mm256_storeu_si256((__m256i *)(void *)h, v16_to_bf16(v16_load_n(q + i, n)));
+        for (uint32_t j = 0; j < n; j += 2) /* behind the last is 0 */
 #ifdef __AVX512BF16__
-        to[i / 2] = (uint32_t)even | (uint32_t)odd << 16;
+            to[(i + j) / 2 * n_q] = get_u32(h + j);
 #else
-        to[i / 2] = (left){ f32_from_bf16(even), f32_from_bf16(odd) };
+            to[(i + j) / 2 * n_q] = (left){ f32_from_bf16(h[j]), f32_from_bf16(h[j + 1]) };
 #endif
     }
 }
@@ -422,8 +437,9 @@ static void begin_rows(struct bf16_span *s)
     const struct attention *a = s->a;
     uint32_t n = s->n_row * a->n_q;
     for (uint32_t i = 0; i < n; i++) {
-        const float *q = a->q + (s->row + i / a->n_q) * a->q_stride;
-        round_query(q + i % a->n_q * (size_t)a->d_head, a->d_head, s->query + (size_t)i * s->n_pair);
+        uint32_t r = i / a->n_q, j = i % a->n_q;
+        round_query(a->q + (s->row + r) * a->q_stride + (size_t)j * a->d_head, a->d_head,
+            s->query + (size_t)r * a->n_q * s->n_pair + j, a->n_q);
         s->l[i] = 0;
         s->m[i] = -INFINITY;
     }
