@@ -102,6 +102,7 @@ struct attention {
     const void *const *page;         /* page[i]: this layer and KV head of positions [i * KV_PAGE, (i + 1) * KV_PAGE) */
     uint32_t pos_begin, pos_end;
     float *out;
+    const void *next;                /* a hint: the first page of the thread's next call, or NULL */
 };
 
 /* ---- the table -------------------------------------------------------------------------------------------------------------- */

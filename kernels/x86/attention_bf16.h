@@ -24,7 +24,7 @@
 #ifdef __AVX512F__
 #define LANES 16
 #define TILE_Q 12
-#define LINES_AHEAD 4
+#define LINES_AHEAD 2
 typedef __m512i vpair;
 typedef __m512 vsum;
 #else
@@ -170,7 +170,7 @@ INLINE void product_tile(const struct product *p, uint32_t n_q, uint32_t r, uint
             acc[i * TILE_V + j] = fresh ? vsum_zero() : vsum_load(c + i * p->c_stride + j * LANES);
     for (uint32_t i = 0; i < p->n_pair; i++, a += p->a_pair, b += p->b_stride) {
         pair_step(n_q, a, p->a_row, b, acc);
-        if (ask && ask->ahead < ask->ahead_end) {
+        if (ask->ahead < ask->ahead_end) {
             UNROLL for (uint32_t j = 0; j < LINES_AHEAD; j++)
                 _mm_prefetch(ask->ahead + j * 64, _MM_HINT_T1);
             ask->ahead += LINES_AHEAD * 64;
@@ -199,23 +199,32 @@ INLINE void product(
 
 /* ---- a page in pairs ------------------------------------------------------------------------- */
 
-/* n of the bf16 at p, at most `bytes` / 2; zeros behind them. */
-INLINE const void *padded(const uint16_t *p, uint32_t n, size_t bytes, void *room)
+/* n of the bf16 at p, zeros behind them. */
+INLINE __m128i load_eight(const uint16_t *p, uint32_t n)
 {
-    if (n * sizeof *p >= bytes)
-        return p;
-    memset(room, 0, bytes);
+    char room[16] = { 0 };
+    if (n >= 8)
+        return load_128(p);
     memcpy(room, p, n * sizeof *p);
-    return room;
+    return load_128(room);
 }
 
-/* Elements i .. i + 7 of positions p, p + 4, .. in a 128-bit lane each. */
-INLINE vpair key_lanes(const uint16_t *keys, uint32_t d_head, uint32_t p, uint32_t i)
+INLINE vpair load_values(const uint16_t *p, uint32_t n)
+{
+    char room[sizeof(vpair)] = { 0 };
+    if (n >= 2 * LANES)
+        return vpair_load(p);
+    memcpy(room, p, n * sizeof *p);
+    return vpair_load(room);
+}
+
+/* Eight elements, of which there are n, at keys and of every fourth position from there, in a 128-bit
+ * lane each. */
+INLINE vpair key_lanes(const uint16_t *keys, uint32_t d_head, uint32_t n)
 {
     __m128i x[LANES / 4];
-    char room[16];
     UNROLL for (uint32_t j = 0; j < LANES / 4; j++)
-        x[j] = load_128(padded(keys + (p + 4 * j) * (size_t)d_head + i, d_head - i, 16, room));
+        x[j] = load_eight(keys + 4 * j * (size_t)d_head, n);
 #ifdef __AVX512F__
     __m512i y = _mm512_inserti32x4(_mm512_castsi128_si512(x[0]), x[1], 1);
     return _mm512_inserti32x4(_mm512_inserti32x4(y, x[2], 2), x[3], 3);
@@ -230,21 +239,30 @@ INLINE vpair key_lanes(const uint16_t *keys, uint32_t d_head, uint32_t p, uint32
 #define UNPACK(what, a, b) _mm256_unpack##what(a, b)
 #endif
 
-/* Keys from position by position to pair by pair, LANES positions and four pairs at a time. */
+/* Eight elements of LANES positions to four pairs. */
+INLINE void key_block(const uint16_t *keys, uint32_t d_head, uint32_t n, uint32_t *to)
+{
+    vpair a = key_lanes(keys, d_head, n), b = key_lanes(keys + d_head, d_head, n);
+    vpair c = key_lanes(keys + 2 * (size_t)d_head, d_head, n);
+    vpair d = key_lanes(keys + 3 * (size_t)d_head, d_head, n);
+    vpair ab_low = UNPACK(lo_epi32, a, b), ab_high = UNPACK(hi_epi32, a, b);
+    vpair cd_low = UNPACK(lo_epi32, c, d), cd_high = UNPACK(hi_epi32, c, d);
+    vpair_store(to, UNPACK(lo_epi64, ab_low, cd_low));
+    vpair_store(to + KV_PAGE, UNPACK(hi_epi64, ab_low, cd_low));
+    vpair_store(to + 2 * KV_PAGE, UNPACK(lo_epi64, ab_high, cd_high));
+    vpair_store(to + 3 * KV_PAGE, UNPACK(hi_epi64, ab_high, cd_high));
+}
+
+/* Keys from position by position to pair by pair. */
 static void key_pairs(const uint16_t *keys, uint32_t d_head, uint32_t n_pos, uint32_t *to)
 {
-    for (uint32_t p = 0; p < n_pos; p += LANES)
-        for (uint32_t i = 0; i < d_head; i += 8) {
-            uint32_t *t = to + i / 2 * KV_PAGE + p;
-            vpair a = key_lanes(keys, d_head, p, i), b = key_lanes(keys, d_head, p + 1, i);
-            vpair c = key_lanes(keys, d_head, p + 2, i), d = key_lanes(keys, d_head, p + 3, i);
-            vpair ab_low = UNPACK(lo_epi32, a, b), ab_high = UNPACK(hi_epi32, a, b);
-            vpair cd_low = UNPACK(lo_epi32, c, d), cd_high = UNPACK(hi_epi32, c, d);
-            vpair_store(t, UNPACK(lo_epi64, ab_low, cd_low));
-            vpair_store(t + KV_PAGE, UNPACK(hi_epi64, ab_low, cd_low));
-            vpair_store(t + 2 * KV_PAGE, UNPACK(lo_epi64, ab_high, cd_high));
-            vpair_store(t + 3 * KV_PAGE, UNPACK(hi_epi64, ab_high, cd_high));
-        }
+    for (uint32_t p = 0; p < n_pos; p += LANES, keys += LANES * (size_t)d_head) {
+        uint32_t i = 0;
+        for (; i + 8 <= d_head; i += 8)
+            key_block(keys + i, d_head, 8, to + i / 2 * KV_PAGE + p);
+        if (i < d_head)
+            key_block(keys + i, d_head, d_head - i, to + i / 2 * KV_PAGE + p);
+    }
 }
 
 /* Elements of two positions side by side, 2 LANES at a time. */
@@ -267,12 +285,12 @@ static void value_pairs(
 {
     for (uint32_t p = 0; p < n_pos; p += 2, to += columns) {
         const uint16_t *row = values + p * (size_t)d_head;
-        for (uint32_t i = 0; i < d_head; i += 2 * LANES) {
-            char room[2][sizeof(vpair)];
-            vpair even = vpair_load(padded(row + i, d_head - i, sizeof(vpair), room[0]));
-            vpair odd = vpair_load(padded(row + d_head + i, d_head - i, sizeof(vpair), room[1]));
-            value_pair(even, odd, to + i);
-        }
+        uint32_t i = 0;
+        for (; i + 2 * LANES <= d_head; i += 2 * LANES)
+            value_pair(vpair_load(row + i), vpair_load(row + d_head + i), to + i);
+        if (i < d_head)
+            value_pair(load_values(row + i, d_head - i), load_values(row + d_head + i, d_head - i),
+                to + i);
     }
 }
 
@@ -371,16 +389,16 @@ static void scores_of_row(struct bf16_span *s, uint32_t row, uint32_t n)
 
 /* n_pair pairs of positions, the first of which is `from`. */
 static void add_values(
-    const struct bf16_span *s, uint32_t row, uint32_t from, uint32_t n_pair, const uint32_t *values)
+    struct bf16_span *s, uint32_t row, uint32_t from, uint32_t n_pair, const uint32_t *values)
 {
     uint32_t n_q = s->a->n_q;
     struct product p = { .a = s->weight + from, .a_row = KV_PAGE / 2, .a_pair = 1, .b = values,
         .b_stride = s->columns, .n_pair = n_pair,
         .c = s->sum + (size_t)row * n_q * s->columns, .c_stride = s->columns };
-    product(&p, n_q, s->columns, false, NULL);
+    product(&p, n_q, s->columns, false, s);
 }
 
-static void values_of_row(const struct bf16_span *s, uint32_t row, uint32_t n)
+static void values_of_row(struct bf16_span *s, uint32_t row, uint32_t n)
 {
     add_values(s, row, 0, n / 2, s->values);
     if (n % 2 == 0)
@@ -398,11 +416,8 @@ static void attend_page_bf16(struct bf16_span *s, uint32_t begin, uint32_t end)
     const uint16_t *page = a->page[begin / KV_PAGE];
     uint32_t n_pos = end - begin < KV_PAGE ? end - begin : KV_PAGE;
 
-    s->ahead = s->ahead_end = NULL;
-    if (end - begin > KV_PAGE) {
-        s->ahead = a->page[begin / KV_PAGE + 1];
-        s->ahead_end = s->ahead + 4 * (size_t)KV_PAGE * a->d_head;
-    }
+    s->ahead = end - begin > KV_PAGE ? a->page[begin / KV_PAGE + 1] : a->next;
+    s->ahead_end = s->ahead ? s->ahead + 4 * (size_t)KV_PAGE * a->d_head : NULL;
     key_pairs(page, a->d_head, n_pos, s->keys);
     value_pairs(page + (size_t)KV_PAGE * a->d_head, a->d_head, n_pos, s->columns, s->values);
     for (uint32_t r = 0; r < s->n_row; r++) {
