@@ -135,7 +135,14 @@ def machine():
     return f"{names[0]} (family {' model '.join(family)}), {len(names)} cores"
 
 
-def show(args, engines, tables, opened, first, beside):
+def draws(args):
+    """Share of a decode step that drawing its token under a JSON schema takes."""
+    done = subprocess.run([args.ours, args.model, str(args.threads), "constrained-32"], check=True, capture_output=True, text=True)
+    passes, drawn = map(float, done.stdout.split())
+    return drawn / (passes + drawn)
+
+
+def show(args, engines, tables, opened, first, beside, drawn):
     names = [e.name for e in engines[1:]]
     print(f"\n### {pathlib.Path(args.model).name}, {args.threads} threads, {args.cpu}, "
           f"{datetime.date.today()}, load {os.getloadavg()[0]:.1f}\n")
@@ -149,7 +156,7 @@ def show(args, engines, tables, opened, first, beside):
     print(f"\nOpen: ours {opened:.3f} s, first token behind 16 after {first:.3f} s from nothing; " +
           ", ".join(f"{e.name} {e.load_s:.1f} s to load" for e in engines[1:]))
     print(f"\nMemory beside weights, keys and values: {beside[0] / 1e6:.0f} MB (2 % of the weights + 200 MB: "
-          f"{beside[1] / 1e6:.0f} MB)")
+          f"{beside[1] / 1e6:.0f} MB)\nDrawing a token under a JSON schema: {100 * drawn:.2f} % of a decode step")
 
 
 def main():
@@ -181,11 +188,13 @@ def main():
         e.close()
     opened, first = first_token(args)
     beside = memory(args)
-    show(args, engines, tables, opened, first, beside)
+    drawn = draws(args)
+    show(args, engines, tables, opened, first, beside, drawn)
     if args.json:
         with open(args.json, "a") as f:
             f.write(json.dumps({"model": args.model, "cpu": args.cpu, "machine": machine(), "tables": tables,
-                                "open_s": opened, "first_token_s": first, "beside_bytes": beside[0]}) + "\n")
+                                "open_s": opened, "first_token_s": first, "beside_bytes": beside[0],
+                                "draw_share": drawn}) + "\n")
 
 
 main()
