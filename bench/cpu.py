@@ -116,8 +116,17 @@ def first_token(args):
     for _ in range(args.repeat):
         done = subprocess.run([args.ours, args.model, str(args.threads), "first-token-after-16"], check=True,
                               capture_output=True, text=True)
-        runs.append(tuple(map(float, done.stdout.split())))
+        runs.append(tuple(map(float, done.stdout.split()[:2])))
     return statistics.median(r[0] for r in runs), statistics.median(r[1] for r in runs)
+
+
+def memory(args):
+    """Bytes beside mapped weights and the cache of keys and values, with room for the longest context and passes of 512 rows;
+    and 2 % of the weights + 200 MB, which they should stay within."""
+    how = f"first-token-after-512-of-{max(args.context, default=512) + args.gen}"
+    done = subprocess.run([args.ours, args.model, str(args.threads), how], check=True, capture_output=True, text=True)
+    private, kv = map(int, done.stdout.split()[2:])
+    return private - kv, 0.02 * os.path.getsize(args.model) + 200e6
 
 
 def machine():
@@ -126,7 +135,14 @@ def machine():
     return f"{names[0]} (family {' model '.join(family)}), {len(names)} cores"
 
 
-def show(args, engines, tables, opened, first):
+def draws(args):
+    """Share of a decode step that drawing its token under a JSON schema takes."""
+    done = subprocess.run([args.ours, args.model, str(args.threads), "constrained-32"], check=True, capture_output=True, text=True)
+    passes, drawn = map(float, done.stdout.split())
+    return drawn / (passes + drawn)
+
+
+def show(args, engines, tables, opened, first, beside, drawn):
     names = [e.name for e in engines[1:]]
     print(f"\n### {pathlib.Path(args.model).name}, {args.threads} threads, {args.cpu}, "
           f"{datetime.date.today()}, load {os.getloadavg()[0]:.1f}\n")
@@ -139,6 +155,8 @@ def show(args, engines, tables, opened, first):
               f"{t['limit']:.1f} ({t['limit_of']}) | {t['share_of_limit']:.2f} | {ratio} |")
     print(f"\nOpen: ours {opened:.3f} s, first token behind 16 after {first:.3f} s from nothing; " +
           ", ".join(f"{e.name} {e.load_s:.1f} s to load" for e in engines[1:]))
+    print(f"\nMemory beside weights, keys and values: {beside[0] / 1e6:.0f} MB (2 % of the weights + 200 MB: "
+          f"{beside[1] / 1e6:.0f} MB)\nDrawing a token under a JSON schema: {100 * drawn:.2f} % of a decode step")
 
 
 def main():
@@ -150,7 +168,7 @@ def main():
     p.add_argument("--rivals", default="llama,ik", help="of llama, ik, ik-rtr; each needs --python")
     p.add_argument("--python", action="append", default=[], metavar="RIVAL=PYTHON",
                    help="an interpreter that has the rival's package")
-    p.add_argument("--prefill", type=lambda s: [int(x) for x in s.split(",") if x], default=[512])
+    p.add_argument("--prefill", type=lambda s: [int(x) for x in s.split(",") if x], default=[512, 4096])
     p.add_argument("--context", type=lambda s: [int(x) for x in s.split(",") if x], default=[128, 8192])
     p.add_argument("--gen", type=int, default=16)
     p.add_argument("--batch", type=int, default=8)
@@ -169,11 +187,14 @@ def main():
     for e in engines:
         e.close()
     opened, first = first_token(args)
-    show(args, engines, tables, opened, first)
+    beside = memory(args)
+    drawn = draws(args)
+    show(args, engines, tables, opened, first, beside, drawn)
     if args.json:
         with open(args.json, "a") as f:
             f.write(json.dumps({"model": args.model, "cpu": args.cpu, "machine": machine(), "tables": tables,
-                                "open_s": opened, "first_token_s": first}) + "\n")
+                                "open_s": opened, "first_token_s": first, "beside_bytes": beside[0],
+                                "draw_share": drawn}) + "\n")
 
 
 main()

@@ -281,21 +281,36 @@ static void answer(struct ours *o, const char *line)
     fflush(stdout);
 }
 
-/* Milliseconds from nothing to the first token after n of a prompt, through the public API: open and all. */
-static int first_token(const char *path, uint32_t n_threads, uint32_t n)
+/* Bytes of memory that this process alone holds: mapped weights are not among them. */
+static unsigned long long private_bytes(void)
+{
+    FILE *f = fopen("/proc/self/status", "r");
+    char line[256];
+    unsigned long long kb = 0;
+    while (f && fgets(line, sizeof line, f))
+        sscanf(line, "RssAnon: %llu", &kb);
+    if (f)
+        fclose(f);
+    return kb * 1024;
+}
+
+/* Seconds to open, and from nothing to the first token after n of a prompt, through the public API; then the bytes of private
+ * memory, and of the keys and values among them. */
+static int first_token(const char *path, uint32_t n_threads, uint32_t n, uint32_t n_ctx)
 {
     glm_error err = GLM_ERROR_INIT;
     glm_model_options mo = GLM_MODEL_OPTIONS_INIT;
     glm_session_options so = GLM_SESSION_OPTIONS_INIT;
     glm_event ev = GLM_EVENT_INIT;
+    glm_stats stats = GLM_STATS_INIT;
     glm_model *m;
     glm_session *s;
-    double begin = now(), opened;
+    double begin = now(), opened, sampled;
     int32_t ids[CHUNK], id;
     uint64_t seed = 1;
 
     mo.n_threads = n_threads;
-    so.n_ctx = n + 64;
+    so.n_ctx = n_ctx > n ? n_ctx : n + 64;
     if (glm_model_open(path, &mo, &m, &err))
         fatal("open", &err);
     opened = now() - begin;
@@ -308,7 +323,67 @@ static int first_token(const char *path, uint32_t n_threads, uint32_t n)
             fatal("step", &err);
     if (glm_session_sample(s, &id, &err))
         fatal("sample", &err);
-    printf("%.6f %.6f\n", opened, now() - begin);
+    sampled = now() - begin;
+    if (glm_session_stats(s, &stats, &err))
+        fatal("stats", &err);
+    printf("%.6f %.6f %llu %llu\n", opened, sampled, private_bytes(), (unsigned long long)stats.kv_bytes);
+    glm_session_close(s);
+    glm_model_close(m);
+    return 0;
+}
+
+/* An answer that JSON schema holds to a form, token by token, as a host of the token level writes it. */
+static void constrain(glm_session *s)
+{
+    static const char schema[] =
+        "{\"type\":\"object\",\"properties\":{\"title\":{\"type\":\"string\"},\"pages\":{\"type\":\"array\","
+        "\"items\":{\"type\":\"object\",\"properties\":{\"number\":{\"type\":\"integer\",\"minimum\":1},"
+        "\"text\":{\"type\":\"string\"}},\"required\":[\"number\",\"text\"]}}},\"required\":[\"title\",\"pages\"]}";
+    glm_error err = GLM_ERROR_INIT;
+    glm_turn_options to = GLM_TURN_OPTIONS_INIT;
+    to.answer_schema = schema;
+    if (glm_session_turn(s, &to, &err))
+        fatal("turn", &err);
+}
+
+static void step_to_ready(glm_session *s)
+{
+    glm_error err = GLM_ERROR_INIT;
+    glm_event ev = GLM_EVENT_INIT;
+    while (ev.type != GLM_EVENT_READY)
+        if (glm_session_step(s, NULL, &ev, &err))
+            fatal("step", &err);
+}
+
+/* Seconds of n tokens' forward passes, and of drawing them under a schema. */
+static int constrained(const char *path, uint32_t n_threads, uint32_t n)
+{
+    glm_error err = GLM_ERROR_INIT;
+    glm_model_options mo = GLM_MODEL_OPTIONS_INIT;
+    glm_session_options so = GLM_SESSION_OPTIONS_INIT;
+    glm_model *m;
+    glm_session *s;
+    int32_t id = 100;
+    double passes = 0, draws = 0;
+
+    mo.n_threads = n_threads;
+    so.n_ctx = n + 64;
+    if (glm_model_open(path, &mo, &m, &err) || glm_session_open(m, &so, &s, &err))
+        fatal("open", &err);
+    for (uint32_t i = 0; i < n + 2; i++) { /* two that are not counted: caches, and what the schema is compiled to */
+        double begin = now(), ready;
+        if (glm_session_feed(s, &id, 1, GLM_ROWS_LAST, &err))
+            fatal("feed", &err);
+        step_to_ready(s);
+        ready = now();
+        if (i == 0)
+            constrain(s);
+        if (glm_session_sample(s, &id, &err))
+            fatal("sample", &err);
+        passes += i < 2 ? 0 : ready - begin;
+        draws += i < 2 ? 0 : now() - ready;
+    }
+    printf("%.9g %.9g\n", passes, draws);
     glm_session_close(s);
     glm_model_close(m);
     return 0;
@@ -333,19 +408,20 @@ int main(int argc, char **argv)
 {
     struct ours o = { 0 };
     char line[256];
+    unsigned n = 0, n_ctx = 0;
 
     if (argc != 4) {
-        fprintf(stderr, "usage: ours MODEL THREADS avx512|avx2|none|first-token-after-N\n");
+        fprintf(stderr, "usage: ours MODEL THREADS avx512|avx2|none|first-token-after-N[-of-CONTEXT]|constrained-N\n");
         return 2;
     }
     o.path = argv[1];
     o.n_threads = (uint32_t)atoi(argv[2]);
     if (o.n_threads < 1 || o.n_threads > 64)
         return 2;
-    if (strncmp(argv[3], "first-token-after-", 18) == 0) {
-        int n = atoi(argv[3] + 18);
-        return first_token(o.path, o.n_threads, n < 1 ? 1 : n > (int)CHUNK ? CHUNK : (uint32_t)n);
-    }
+    if (sscanf(argv[3], "first-token-after-%u-of-%u", &n, &n_ctx) >= 1)
+        return first_token(o.path, o.n_threads, n < 1 ? 1 : n > CHUNK ? CHUNK : n, n_ctx);
+    if (sscanf(argv[3], "constrained-%u", &n) == 1)
+        return constrained(o.path, o.n_threads, n > CHUNK ? CHUNK : n);
     double begin = now();
     open_all(&o, strcmp(argv[3], "avx2") == 0 ? CPU_AVX2 : strcmp(argv[3], "none") == 0 ? 0 : UINT32_MAX);
     printf("ready %.6f\n", now() - begin);

@@ -83,6 +83,13 @@ static inline size_t kv_head_bytes(uint32_t type, uint32_t d_head)
  *   s_p = k_dot(q, k_p) [* k_scale_p] * scale;  m' = max(m, max_p s_p);  c = exp(m - m') (0 where m is -inf)
  *   e_p = exp(s_p - m');  l = l * c + k_sum(e_0 .. e_63, missing ones 0);  o_i = o_i * c, then fma(e_p [* v_scale_p], v_pi, o_i)
  *   for p in order.
+ * KV_BF16 multiplies bfloat16 numbers in pairs instead: q and e_p (before the sum l) are rounded to them, to nearest even,
+ * exp of e_p is one short polynomial, in the reference, error <= 2^-17, exact 0 below -87.3;
+ *   s_p = chain over i = 0, 2, .. of s = pair((q_i, q_i+1), (k_pi, k_pi+1), s) from 0, times scale;
+ *   o_i = o_i * c, then chain over p = 0, 2, .. of o_i = pair((e_p, e_p+1), (v_pi, v_p+1,i), o_i);
+ *   pair(a, b, c) = fma(a_0, b_0, fma(a_1, b_1, c)), where every number that goes into or comes out of an fma counts as a zero of
+ *   its sign if it is smaller than the smallest normal one (judged after rounding): what x86's vdpbf16ps does. A missing second
+ *   element or position is 0.
  * Out per (row, head): o [d_head], then l, then m: out[(r * n_q + j) * (d_head + 2)]. A row without positions gets o = 0,
  * l = 0, m = -inf. */
 struct attention {
@@ -95,6 +102,7 @@ struct attention {
     const void *const *page;         /* page[i]: this layer and KV head of positions [i * KV_PAGE, (i + 1) * KV_PAGE) */
     uint32_t pos_begin, pos_end;
     float *out;
+    const void *next;                /* a hint: the first page of the thread's next call, or NULL */
 };
 
 /* ---- the table -------------------------------------------------------------------------------------------------------------- */

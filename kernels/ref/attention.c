@@ -145,20 +145,122 @@ static void attend_page(const struct attention *a, const float *q, const void *p
     }
 }
 
+/* ---- pages of bfloat16 ----------------------------------------------------------------------- */
+
+static float flushed(float x)
+{
+    return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x;
+}
+
+/* What rounds up to the smallest normal number only because numbers below it have fewer bits is
+ * flushed, too: scaled up, it is smaller. */
+static float fma_flushed(float a, float b, float c)
+{
+    a = flushed(a);
+    b = flushed(b);
+    c = flushed(c);
+    float y = fmaf(a, b, c);
+    if (fabsf(y) == 0x1p-126f && fabsf(fmaf(a * 0x1p+30f, b, c * 0x1p+30f)) < 0x1p-96f)
+        return copysignf(0.0f, y);
+    return flushed(y);
+}
+
+static float pair(float a0, float a1, float b0, float b1, float c)
+{
+    return fma_flushed(a0, b0, fma_flushed(a1, b1, c));
+}
+
+/* q: rounded to bfloat16. */
+static float pair_dot(const float *q, const uint16_t *k, uint32_t n)
+{
+    float s = 0;
+    for (uint32_t i = 0; i < n; i += 2) {
+        bool two = i + 1 < n;
+        s = pair(q[i], two ? q[i + 1] : 0.0f, f32_from_bf16(k[i]),
+            two ? f32_from_bf16(k[i + 1]) : 0.0f, s);
+    }
+    return s;
+}
+
+static float rounded(float x)
+{
+    return f32_from_bf16(bf16_from_f32(x));
+}
+
+/* exp(x) for x <= 0 with an error of at most 2^-17, for what is rounded to bfloat16: 2^n 2^r, n the nearest
+ * integer to x / ln 2. The coefficients are those of a minimax fit on |r| <= 1 / 2. */
+static float short_exp(float x)
+{
+    const float log2_e = 0x1.715476p+0f, round = 0x1.8p+23f;
+
+    if (x < -87.3f)
+        return 0.0f;
+    if (!(x == x))
+        return x;
+    float z = fmaf(x, log2_e, round); /* the sum's last bits hold n */
+    float r = fmaf(x, log2_e, -(z - round)), p = 0x1.3a02ccp-7f;
+    p = fmaf(p, r, 0x1.c9fc46p-5f);
+    p = fmaf(p, r, 0x1.ec0378p-3f);
+    p = fmaf(p, r, 0x1.62e12cp-1f);
+    p = fmaf(p, r, 1.0f);
+    return f32_from_bits(f32_bits(p) + (f32_bits(z) << 23));
+}
+
+/* As attend_page; q: rounded. */
+static void attend_page_bf16(
+    const struct attention *a, const float *q, const uint16_t *page, uint32_t n, float *partial)
+{
+    uint32_t d = a->d_head;
+    float *o = partial, *l = partial + d, *m = l + 1, e[KV_PAGE + 1] = { 0 }, max = *m;
+
+    for (uint32_t p = 0; p < n; p++) {
+        e[p] = pair_dot(q, page + (size_t)p * d, d) * a->scale;
+        max = e[p] > max ? e[p] : max; /* a NaN is passed over here and shows in e and l */
+    }
+    max += 0.0f; /* of two zeros, the positive one */
+    float c = *m == -INFINITY ? 0.0f : k_exp(*m - max);
+    for (uint32_t p = 0; p < n; p++)
+        e[p] = rounded(short_exp(e[p] - max));
+    float lc = *l * c;
+    *l = lc + ref_sum(e, n);
+    *m = max;
+    for (uint32_t i = 0; i < d; i++)
+        o[i] *= c;
+    for (uint32_t p = 0; p < n; p += 2) {
+        const uint16_t *v = page + (size_t)(KV_PAGE + p) * d;
+        for (uint32_t i = 0; i < d; i++)
+            o[i] = pair(e[p], e[p + 1], f32_from_bf16(v[i]),
+                p + 1 < n ? f32_from_bf16(v[d + i]) : 0.0f, o[i]);
+    }
+}
+
+/* ---- spans ----------------------------------------------------------------------------------- */
+
+/* One (row, head) over positions up to `end`. scratch: room for two [d_head]. */
+static void attend_query(
+    const struct attention *a, const float *q, uint32_t end, float *partial, float *scratch)
+{
+    float *q_rounded = scratch + a->d_head;
+    for (uint32_t i = 0; i < a->d_head; i++)
+        q_rounded[i] = rounded(q[i]);
+    memset(partial, 0, (a->d_head + 1) * sizeof(float));
+    partial[a->d_head + 1] = -INFINITY;
+    for (uint32_t p = a->pos_begin; p < end; p += KV_PAGE) {
+        uint32_t n = end - p < KV_PAGE ? end - p : KV_PAGE;
+        if (a->kv_type == KV_BF16)
+            attend_page_bf16(a, q_rounded, a->page[p / KV_PAGE], n, partial);
+        else
+            attend_page(a, q, a->page[p / KV_PAGE], n, partial, scratch);
+    }
+}
+
 void ref_attention(const struct attention *a, void *scratch)
 {
     for (uint32_t r = 0; r < a->n_row; r++) {
         uint32_t end = a->pos_end <= a->pos[r] ? a->pos_end : a->pos[r] + 1;
-        for (uint32_t j = 0; j < a->n_q; j++) {
-            float *partial = a->out + ((size_t)r * a->n_q + j) * (a->d_head + 2);
-            memset(partial, 0, (a->d_head + 1) * sizeof(float));
-            partial[a->d_head + 1] = -INFINITY;
-            for (uint32_t p = a->pos_begin; p < end; p += KV_PAGE) {
-                uint32_t n = end - p < KV_PAGE ? end - p : KV_PAGE;
-                attend_page(a, a->q + r * a->q_stride + j * a->d_head, a->page[p / KV_PAGE], n,
-                    partial, scratch);
-            }
-        }
+        for (uint32_t j = 0; j < a->n_q; j++)
+            attend_query(a, a->q + r * a->q_stride + j * a->d_head, end,
+                a->out + ((size_t)r * a->n_q + j) * (a->d_head + 2), scratch);
     }
 }
 

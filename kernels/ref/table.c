@@ -28,10 +28,12 @@ size_t k_scratch_bytes(uint32_t n_in_max)
     return 64 * 4 * (size_t)n_in_max + 65536;
 }
 
-/* A page of keys and one of values as float32; of 16 rows' query heads the scores of a page and a
- * few sums. */
+/* A page of keys and one of values as float32; of 16 rows' query heads the scores of a page, the query,
+ * the sums in whole vectors, and a few numbers. */
 size_t k_attention_scratch_bytes(uint32_t d_head, uint32_t n_q)
 {
-    return sizeof(float) * (2 * (size_t)KV_PAGE * d_head + 16 * (KV_PAGE + 4) * (size_t)n_q) +
+    size_t columns = ((size_t)d_head + 31) & ~(size_t)31;
+    return sizeof(float) *
+               (2 * KV_PAGE * columns + 16 * (KV_PAGE + 4 + 2 * columns) * (size_t)n_q) +
            65536;
 }

@@ -1,6 +1,6 @@
 /* attention.h: keys and values into pages, attention over pages, merge of partials; part of
- * attention_avx2.c and attention_avx512.c. The arithmetic, element for element, is
- * kernels/ref/attention.c.
+ * attention_avx2.c, attention_avx512.c and attention_bf16.c. The arithmetic, element for element, is
+ * kernels/ref/attention.c. Pages of bfloat16 are attention_bf16.h's.
  *
  * A query is one (row, query head); all queries of up to ROWS rows go through a page together, so
  * that a page is widened to float32 once (scratch) and each key and value is loaded once for a tile
@@ -32,6 +32,13 @@
 #endif
 #define ROWS 16
 #define UNROLL _Pragma("GCC unroll 16")
+
+INLINE uint32_t row_end(const struct attention *a, uint32_t r)
+{
+    return a->pos_end <= a->pos[r] ? a->pos_end : a->pos[r] + 1;
+}
+
+#include "attention_bf16.h"
 
 /* ---- store ----------------------------------------------------------------------------------- */
 
@@ -154,7 +161,6 @@ static void kv_store(
 INLINE v16 widen16(uint32_t kv_type, const char *p)
 {
     switch (kv_type) {
-    case KV_BF16: return v16_from_bf16(p);
     case KV_INT8: return v16_from_i8(load_128(p));
     default: return v16_from_f8(load_128(p));
     }
@@ -183,7 +189,6 @@ static const float *widen(
 {
     *stride = ((size_t)a->d_head + 15) & ~(size_t)15;
     switch (a->kv_type) {
-    case KV_BF16: widen_as(KV_BF16, from, n_pos, a->d_head, to, *stride); return to;
     case KV_INT8: widen_as(KV_INT8, from, n_pos, a->d_head, to, *stride); return to;
     case KV_F8: widen_as(KV_F8, from, n_pos, a->d_head, to, *stride); return to;
     default: *stride = a->d_head; return (const float *)(const void *)from;
@@ -330,11 +335,6 @@ struct span {
     float *k, *v, *score, *decay;
 };
 
-INLINE uint32_t row_end(const struct attention *a, uint32_t r)
-{
-    return a->pos_end <= a->pos[r] ? a->pos_end : a->pos[r] + 1;
-}
-
 static const float *query_at(const struct span *s, uint32_t i)
 {
     return s->a->q + (s->row + i / s->a->n_q) * s->a->q_stride +
@@ -424,7 +424,7 @@ static void attend_page(const struct span *s, uint32_t begin, uint32_t n_pos)
     page_values(s, v, stride, begin);
 }
 
-static void attention(const struct attention *a, void *scratch)
+static void attention_widened(const struct attention *a, void *scratch)
 {
     size_t plane = KV_PAGE * (((size_t)a->d_head + 15) & ~(size_t)15);
     struct span s = { .a = a, .k = scratch };
@@ -445,6 +445,14 @@ static void attention(const struct attention *a, void *scratch)
         for (uint32_t p = a->pos_begin; p < end; p += KV_PAGE)
             attend_page(&s, p, end - p < KV_PAGE ? end - p : KV_PAGE);
     }
+}
+
+static void attention(const struct attention *a, void *scratch)
+{
+    if (a->kv_type == KV_BF16)
+        attention_bf16(a, scratch);
+    else
+        attention_widened(a, scratch);
 }
 
 /* ---- merge ----------------------------------------------------------------------------------- */

@@ -24,6 +24,10 @@ void kernels_x86(struct kernels *k, uint32_t cpu_features)
     x86_float_avx512(k);
     x86_attention_avx512(k);
 #endif
+#ifdef HAVE_X86_ATTENTION_BF16
+    if (cpu_features & CPU_BF16)
+        x86_attention_bf16(k);
+#endif
 #ifdef HAVE_X86_Q8_AVX512
     if (cpu_features & CPU_VNNI)
         x86_q8_avx512(k);

@@ -115,6 +115,14 @@ INLINE v16 v16_exp(v16 x)
     return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
 }
 
+/* p times 2 to the integer in the last bits of z; 0 where x is below `least`. */
+INLINE v16 v16_ldexp(v16 p, v16 z, v16 x, float least)
+{
+    __m512i power = _mm512_slli_epi32(_mm512_castps_si512(z), 23);
+    __mmask16 keep = _mm512_cmp_ps_mask(x, v16_set(least), _CMP_NLT_UQ);
+    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(keep, _mm512_castps_si512(p), power));
+}
+
 /* Round to nearest even; a value out of int8 does not occur. */
 INLINE __m128i v16_to_i8(v16 x) { return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)); }
 
@@ -263,6 +271,18 @@ INLINE __m256 v8_exp(__m256 x)
 #undef SET
 }
 INLINE v16 v16_exp(v16 x) { return (v16){ v8_exp(x.lo), v8_exp(x.hi) }; }
+
+/* p times 2 to the integer in the last bits of z; 0 where x is below `least`. */
+INLINE __m256 v8_ldexp(__m256 p, __m256 z, __m256 x, float least)
+{
+    __m256i power = _mm256_slli_epi32(_mm256_castps_si256(z), 23);
+    __m256 y = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
+    return _mm256_and_ps(y, _mm256_cmp_ps(x, _mm256_set1_ps(least), _CMP_NLT_UQ));
+}
+INLINE v16 v16_ldexp(v16 p, v16 z, v16 x, float least)
+{
+    return (v16){ v8_ldexp(p.lo, z.lo, x.lo, least), v8_ldexp(p.hi, z.hi, x.hi, least) };
+}
 
 /* Eight int32 each to sixteen int16, in order. */
 INLINE __m256i pack_i32(__m256i lo, __m256i hi)

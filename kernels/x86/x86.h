@@ -15,6 +15,7 @@ void x86_float_avx512(struct kernels *k);
 /* kv_store, attention, attention_merge. */
 void x86_attention_avx2(struct kernels *k);
 void x86_attention_avx512(struct kernels *k);
+void x86_attention_bf16(struct kernels *k);
 /* Integer dot products: matmul_q8, swiglu_q8. The second needs AVX-512 and VNNI. */
 void x86_q8_avx2(struct kernels *k);
 void x86_q8_avx512(struct kernels *k);

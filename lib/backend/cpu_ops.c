@@ -319,9 +319,20 @@ static size_t part_index(const struct op *op, uint32_t span, uint32_t head, uint
     return i * (op->n_head / op->n_head_kv) * (op->d_head + 2);
 }
 
-static void attend_tile(const struct backend *be, const struct op *op, uint32_t tile, void *scratch)
+/* The first page of a tile, NULL without such a tile. */
+static const void *attend_first_page(const struct op *op, uint32_t tile)
 {
     struct attend_block b;
+    if (!attend_find(op, tile, &b))
+        return NULL;
+    uint32_t head = (tile - b.first_tile) / b.n_span, span = (tile - b.first_tile) % b.n_span;
+    return kv_head(op, op->seq[b.segment->seq], span * (KV_SPAN / KV_PAGE), head);
+}
+
+static void attend_tile(const struct backend *be, const struct op *op, const struct turn *turn, void *scratch)
+{
+    struct attend_block b;
+    uint32_t tile = turn->tile;
     if (!attend_find(op, tile, &b))
         return;
     uint32_t head = (tile - b.first_tile) / b.n_span, span = (tile - b.first_tile) % b.n_span;
@@ -344,6 +355,7 @@ static void attend_tile(const struct backend *be, const struct op *op, uint32_t 
         .q_stride = (uint64_t)op->n_head * op->d_head,
         .pos = pos, .page = page, .pos_begin = 0, .pos_end = n,
         .out = op->part_out + part_index(op, span, head, b.row + skip),
+        .next = turn->has_next ? attend_first_page(op, tile + 1) : NULL,
     };
     be->k.attention(&at, scratch);
 }
@@ -393,7 +405,7 @@ void op_tile(const struct backend *be, const struct op *op, const struct turn *t
     case OP_MERGE: for_rows(be, op, tile, scratch, merge_row); break;
     case OP_MATMUL: matmul_tile(be, op, t, scratch); break;
     case OP_SWIGLU: swiglu_tile(be, op, t, scratch); break;
-    case OP_ATTEND: attend_tile(be, op, tile, scratch); break;
+    case OP_ATTEND: attend_tile(be, op, t, scratch); break;
     default: moe_tile(be, op, t, scratch); break;
     }
 }

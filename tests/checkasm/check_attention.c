@@ -33,7 +33,8 @@ void check_kv_store(struct check *c)
     }
 }
 
-enum { ORDINARY, HOSTILE, TINY }; /* TINY: every score underflows to -0 */
+/* TINY: every score underflows to -0. SMALL: products and sums lie about the smallest normal number. */
+enum { ORDINARY, HOSTILE, TINY, SMALL };
 
 static const void **rand_pages(
     struct check *c, uint32_t type, uint32_t d_head, uint32_t n_page, uint32_t style)
@@ -54,6 +55,10 @@ static const void **rand_pages(
             }
             for (uint32_t j = 0; j < d_head && style == TINY; j++)
                 k[j] = 0x1p-80f;
+            for (uint32_t j = 0; j < d_head && style == SMALL; j++) {
+                k[j] *= 0x1p-62f;
+                v[j] *= 0x1p-124f;
+            }
             c->ref.kv_store(type, d_head, k, v, slot, head);
         }
         page[i] = head;
@@ -81,6 +86,8 @@ static struct attention rand_attention(struct check *c, uint32_t style)
     float *q = case_alloc(c, ((a.n_row - 1) * a.q_stride + a.n_q * a.d_head) * sizeof *q, 4);
     for (uint64_t i = 0; i < (a.n_row - 1) * a.q_stride + a.n_q * a.d_head; i++)
         q[i] = style == TINY ? -0x1p-80f : rand_float(c) * (style == HOSTILE ? 8.0f : 2.0f);
+    for (uint64_t i = 0; i < (uint64_t)a.n_q * a.d_head && style == SMALL; i++)
+        q[i] = rand_float(c) * 0x1p-63f;
     if (style == HOSTILE)
         rand_rows(c, q, a.d_head);
     a.q = q;
@@ -91,8 +98,9 @@ static struct attention rand_attention(struct check *c, uint32_t style)
 
 void check_attention(struct check *c)
 {
-    for (uint32_t i = 0; i < 220; i++) {
+    for (uint32_t i = 0; i < 300; i++) {
         struct attention a = rand_attention(c, i % 11 == 10 ? TINY
+                                               : i % 11 == 9 ? SMALL
                                                : i % 3 == 0 ? HOSTILE
                                                             : ORDINARY);
         size_t n = (size_t)a.n_row * a.n_q * (a.d_head + 2),
