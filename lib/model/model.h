@@ -23,7 +23,8 @@ struct net_layer {
     struct ffn *experts;              /* [n_expert] */
     struct ffn shared;
     bool has_shared;
-    bool attn_q8, v_fine, o_q8, ffn_q8, down_q8; /* which activations need their q8 form */
+    enum act_form attn_form, o_form, ffn_form, down_form; /* what their readers' activations are rounded to */
+    bool v_fine;                      /* the values' are two int8 rows */
 };
 
 struct net {
