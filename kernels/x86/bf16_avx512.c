@@ -86,8 +86,10 @@ struct tile {
     const float *scale;             /* of the block that ends here [TILE_OUTS], or NULL */
     bool adds;                      /* the block to those before */
     float *acc, *dots;              /* of the tile's first output: [row, PANEL, 16], [row, PANEL] */
-    const uint8_t *ahead[TILE_OUTS]; /* lines to ask for, one with every 32 inputs */
-    uint32_t n_ahead;
+    const uint8_t *soon;            /* weights of the first output for the step after this, or NULL */
+    size_t soon_stride;             /* to those of the next output */
+    uint32_t soon_bytes;            /* of an input */
+    uint32_t soon_begin, soon_end;  /* of which outputs a call asks for them */
 };
 
 INLINE void tile_end(
@@ -135,8 +137,8 @@ INLINE void tile_dots(const struct tile *t, const uint32_t format, const uint32_
         w[o] = t->w[o] + (size_t)t->begin * size;
     for (; i + 32 <= n; i += 32) {
         __m512bh xv[TILE_ROWS];
-        for (uint32_t k = 0; k < t->n_ahead; k++)
-            _mm_prefetch((const char *)t->ahead[k] + (size_t)i * size, _MM_HINT_T0);
+        for (uint32_t o = t->soon_begin; o < t->soon_end; o++)
+            _mm_prefetch((const char *)t->soon + o * t->soon_stride + (size_t)i * t->soon_bytes, _MM_HINT_T1);
         UNROLL for (uint32_t r = 0; r < n_r; r++)
             xv[r] = (__m512bh)_mm512_loadu_si512(x[r] + 2 * (size_t)i);
         UNROLL for (uint32_t o = 0; o < n_o; o++) {
@@ -171,8 +173,9 @@ TILES(4)
 #undef TILES
 
 /* All rows of one tile of outputs. */
-static void tile_rows(const struct tile *t, uint32_t n_o, uint32_t n_row)
+static void tile_rows(struct tile *t, uint32_t n_o, uint32_t n_row)
 {
+    uint32_t n_call = (n_row + TILE_ROWS - 1) / TILE_ROWS, each = (n_o + n_call - 1) / n_call;
     static tile_fn *const bf16[2][TILE_ROWS] = {
         { tile_BF16_1x1, tile_BF16_2x1, tile_BF16_3x1, tile_BF16_4x1, tile_BF16_5x1, tile_BF16_6x1 },
         { tile_BF16_1x4, tile_BF16_2x4, tile_BF16_3x4, tile_BF16_4x4, tile_BF16_5x4, tile_BF16_6x4 },
@@ -180,7 +183,12 @@ static void tile_rows(const struct tile *t, uint32_t n_o, uint32_t n_row)
     static tile_fn *const f8[2][FEW_ROWS_F8] = { { tile_F8_1x1, tile_F8_2x1 },
         { tile_F8_1x4, tile_F8_2x4 } };
     for (uint32_t row = 0; row < n_row; row += TILE_ROWS) {
-        uint32_t n = n_row - row < TILE_ROWS ? n_row - row : TILE_ROWS;
+        uint32_t n = n_row - row < TILE_ROWS ? n_row - row : TILE_ROWS, call = row / TILE_ROWS;
+        t->soon_begin = t->soon_end = 0;
+        if (t->soon && call * each < n_o) { /* spread over the calls: in bursts they hold up loads */
+            t->soon_begin = call * each;
+            t->soon_end = n_o - t->soon_begin < each ? n_o : t->soon_begin + each;
+        }
         (t->format == W_F8 ? f8[n_o == 4][n - 1] : bf16[n_o == 4][n - 1])(t, row);
     }
 }
@@ -208,15 +216,27 @@ static void tile_scales(
         scale[i] = f8_scale(p->w, p->out + o + i, block);
 }
 
+/* Where output o's weights from input `in` on are; behind the last input or output those of the next
+ * panel. */
+static const uint8_t *soon_weights(const struct bf16_panel *p, uint32_t o, uint32_t in)
+{
+    const struct weight *w = p->w;
+    if (o < p->n_out && in < w->n_in)
+        return (const uint8_t *)w->data + (p->out + o) * w->row_bytes +
+               (size_t)in * element_bytes(w->format);
+    return p->next ? p->next + o % p->n_out * w->row_bytes : NULL;
+}
+
 static void bf16_dots(const struct bf16_panel *p, const char *const *x, uint32_t n_row,
     const struct bf16_work *s, float *dots)
 {
     const struct weight *w = p->w;
     bool f8 = w->format == W_F8, blocks = f8 && w->block_in < w->n_in;
     bool few = n_row <= (f8 ? FEW_ROWS_F8 : FEW_ROWS), in_place = !f8 || few;
-    uint32_t size = element_bytes(w->format), step = blocks ? w->block_in : few ? w->n_in : K_STEP;
+    uint32_t step = blocks ? w->block_in : few ? w->n_in : K_STEP;
     size_t stride = bf16_panel_stride(w->n_in);
-    struct tile t = { .format = in_place ? w->format : W_BF16, .x = x };
+    struct tile t = { .format = in_place ? w->format : W_BF16, .x = x,
+        .soon_stride = w->row_bytes, .soon_bytes = element_bytes(w->format) };
     for (uint32_t begin = 0; begin < w->n_in; begin += step) {
         float scale[TILE_OUTS];
         t.begin = begin;
@@ -236,10 +256,10 @@ static void bf16_dots(const struct bf16_panel *p, const char *const *x, uint32_t
                 tile_scales(p, o, n_o, blocks ? begin / step : 0, scale);
             t.acc = s->acc + o * 16;
             t.dots = dots + o;
+            t.soon = few ? soon_weights(p, o + n_o, 0) : soon_weights(p, o, t.end);
             tile_rows(&t, n_o, n_row);
         }
     }
-    (void)size;
 }
 
 /* ---- rows ------------------------------------------------------------------------------------ */
