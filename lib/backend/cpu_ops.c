@@ -4,7 +4,9 @@
 
 #define ROW_BLOCK 256u           /* rows of a matrix multiply that share one panel: their q8 form stays near L2 */
 #define TILE_BYTES (512u * 1024) /* weight bytes of a tile, so that a slice of few rows is mostly streaming */
-#define TILE_MACS (12u << 20)
+#define TILE_MACS (24u << 20)
+#define PANEL 16u                /* outputs that kernels compute together */
+#define ROWS_LEAST 128u          /* with fewer, unpacking weights shows */
 #define ATTEND_ROWS 8u           /* rows of one attention tile: they share the keys and values that it reads */
 
 static uint64_t weight_row_bytes(const struct weight *w)
@@ -17,14 +19,17 @@ struct grid grid_plan(const struct backend *be, const struct weight *w, uint32_t
 {
     struct grid g;
     uint64_t row_bytes = weight_row_bytes(w) + 1;
-    uint32_t step, fair;
+    uint32_t step, fair, rows = min_u32(n_row, ROW_BLOCK), most;
 
-    g.row_step = min_u32(n_row, ROW_BLOCK);
-    step = (uint32_t)(TILE_BYTES / row_bytes);
-    step = min_u32(step, (uint32_t)(TILE_MACS / ((uint64_t)g.row_step * w->n_in + 1)));
+    /* two panels of outputs, which kernels take together, come before many rows */
+    most = (uint32_t)(TILE_MACS / (2ull * PANEL * w->n_in));
+    rows = min_u32(rows, most < ROWS_LEAST ? ROWS_LEAST : most);
+    g.row_step = ceil_div(n_row, ceil_div(n_row, rows)); /* all about equal */
+    step = (uint32_t)(TILE_MACS / ((uint64_t)g.row_step * w->n_in));
+    step = min_u32(step < 2 * PANEL ? 2 * PANEL : step, (uint32_t)(TILE_BYTES / row_bytes));
     fair = ceil_div(w->n_out, 4 * be->width); /* enough tiles for every thread */
-    step = min_u32(step, fair) / 16 * 16;
-    g.out_step = step < 16 ? 16 : step;
+    step = min_u32(step, fair);
+    g.out_step = step < 2 * PANEL ? PANEL : step / (2 * PANEL) * (2 * PANEL);
     g.n_row_tile = ceil_div(n_row, g.row_step);
     g.n_out_tile = ceil_div(w->n_out, g.out_step);
     return g;
