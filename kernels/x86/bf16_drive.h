@@ -59,11 +59,11 @@ static __attribute__((noinline)) void flushed_dots(const struct bf16_panel *p,
     _mm_setcsr(mode);
 }
 
-/* Rows of a block, so that all blocks are about equal. */
+/* Rows of a block, so that all blocks are about equal, in tiles of 6 or 3 rows. */
 static uint32_t bf16_row_block(uint32_t n_row)
 {
     uint32_t n = (n_row + BF16_ROWS - 1) / BF16_ROWS;
-    return n == 0 ? 1 : (n_row + n - 1) / n;
+    return n <= 1 ? BF16_ROWS : ((n_row + n - 1) / n + 5) / 6 * 6;
 }
 
 /* A panel of a call on outputs [begin, end): `first` unless the call is warm, `next` behind the last. */

@@ -145,12 +145,15 @@ static const struct weight *piece_weight(const struct op *op, const struct ffn *
     return op->kind == OP_EXPERTS_UP ? &f->gate : &f->down;
 }
 
-/* All experts are cut alike, for the mean number of rows, so that a tile is found by division. */
+/* All experts are cut alike, for the mean number of rows, so that a tile is found by division. One with more rows, up
+ * to twice as many, still has all of them in one block: each block unpacks the weights again. */
 static struct grid experts_grid(const struct backend *be, const struct op *op)
 {
     const struct routing *rt = op->route;
     uint32_t mean = ceil_div(op->n_row * rt->n_used, rt->n_active);
-    return grid_plan(be, piece_weight(op, op->ffn), mean);
+    struct grid g = grid_plan(be, piece_weight(op, op->ffn), mean);
+    g.row_step *= 2;
+    return g;
 }
 
 static bool piece_in(const struct grid *g, uint32_t *tile, uint32_t n_row, struct piece *p)

@@ -6,6 +6,7 @@
 #define TILE_BYTES (512u * 1024) /* weight bytes of a tile, so that a slice of few rows is mostly streaming */
 #define TILE_MACS (24u << 20)
 #define PANEL 16u                /* outputs that kernels compute together */
+#define ROW_GROUP 6u             /* rows that kernels compute together, or half of them */
 #define ROWS_LEAST 128u          /* with fewer, unpacking weights shows */
 #define ATTEND_ROWS 8u           /* rows of one attention tile: they share the keys and values that it reads */
 
@@ -24,7 +25,9 @@ struct grid grid_plan(const struct backend *be, const struct weight *w, uint32_t
     /* two panels of outputs, which kernels take together, come before many rows */
     most = (uint32_t)(TILE_MACS / (2ull * PANEL * w->n_in));
     rows = min_u32(rows, most < ROWS_LEAST ? ROWS_LEAST : most);
-    g.row_step = ceil_div(n_row, ceil_div(n_row, rows)); /* all about equal */
+    g.row_step = ceil_div(n_row, ceil_div(n_row, rows)); /* all about equal, */
+    if (g.row_step < n_row)
+        g.row_step = ceil_div(g.row_step, ROW_GROUP) * ROW_GROUP;
     step = (uint32_t)(TILE_MACS / ((uint64_t)g.row_step * w->n_in));
     step = min_u32(step < 2 * PANEL ? 2 * PANEL : step, (uint32_t)(TILE_BYTES / row_bytes));
     fair = ceil_div(w->n_out, 4 * be->width); /* enough tiles for every thread */
