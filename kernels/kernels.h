@@ -25,9 +25,20 @@ static inline size_t q8_scale_at(uint32_t n_in) { return ((size_t)n_in + 63) & ~
 static inline size_t q8_sum_at(uint32_t n_in) { return q8_scale_at(n_in) + (((size_t)n_in / 32 * 4 + 63) & ~(size_t)63); }
 static inline size_t q8_row_bytes(uint32_t n_in) { return q8_sum_at(n_in) + (((size_t)n_in / 16 * 4 + 63) & ~(size_t)63); }
 
+/* ---- activations rounded to bfloat16 ---------------------------------------------------------------------------------- */
+
+/* A BF16 row holds the n_in activations rounded to bfloat16, nearest even, in the order that the multiplies of the same
+ * table want: only they read it. bf16_row_bytes is what any of them may take; rows are 64-byte aligned. Rows one behind
+ * another begin an odd number of cache lines apart, so that they do not fall into the same cache sets. */
+static inline size_t bf16_row_bytes(uint32_t n_in)
+{
+    size_t lines = ((size_t)n_in + 31) / 32 * 2;
+    return (lines + (81 - lines % 32) % 32) * 64;
+}
+
 /* Rows of activations, as a matrix multiply reads them. */
 struct rows {
-    const void *data;       /* float32 rows, or Q8 rows */
+    const void *data;       /* float32, Q8 or BF16 rows */
     uint64_t stride;        /* bytes from row to row */
     const uint32_t *index;  /* row i of the multiply is row index[i] of data; NULL: row i */
     uint32_t n;
@@ -130,6 +141,17 @@ struct kernels {
     void (*swiglu_q8)(const struct swiglu *sg, uint32_t out_begin, uint32_t out_end, void *scratch);
     void (*quantize_q8)(const float *x, uint32_t n_in, void *row);
 
+    /* The same on BF16 rows, for W_BF16, and for W_F8 with its scales taken behind the sums. Subnormal numbers are zeros here,
+     * on the way in and out of every operation (x86's DAZ and FTZ, which flushes what is tiny after rounding). Inputs go in
+     * blocks of F8's scale (block_in; W_BF16: all are one block). In a block are 16 chains; the pair of inputs 2p and 2p + 1,
+     * counted from its first, belongs to chain p mod 16:
+     *   a = fma(x[2p + 1], w[2p + 1], a), then a = fma(x[2p], w[2p], a), from 0
+     * as vdpbf16ps does it; an input past the end counts as absent. Of W_F8 acc_j = fma(a_j, scale, acc_j) from 0 over the
+     * blocks. The chains are then added as in k_dot. */
+    void (*matmul_bf16)(const struct matmul *mm, uint32_t out_begin, uint32_t out_end, void *scratch);
+    void (*swiglu_bf16)(const struct swiglu *sg, uint32_t out_begin, uint32_t out_end, void *scratch);
+    void (*round_bf16)(const float *x, uint32_t n_in, void *row);
+
     /* y = x * rsqrt(mean(x^2) + eps) * w: sum of squares by k_dot(x, x), r = 1 / sqrtf(sum / n + eps), y = (x * r) * w. */
     void (*rms_norm)(const float *x, const float *w, uint32_t n, float eps, float *y);
     /* In place on one head: rotates pairs (i, i + n_rot / 2) by (c[i], s[i]): a' = a c - b s, b' = b c + a s, each as
@@ -148,6 +170,7 @@ struct kernels {
 
 size_t k_attention_scratch_bytes(uint32_t d_head, uint32_t n_q);
 bool k_has_q8(uint32_t format); /* formats that matmul_q8 takes */
+bool k_has_bf16(const struct weight *w); /* matmul_bf16 takes it: W_BF16, W_F8 in blocks of whole 32 inputs */
 
 void kernels_ref(struct kernels *k);                          /* all of it, in plain C */
 void kernels_x86(struct kernels *k, uint32_t cpu_features);   /* overwrites what it has faster; CPU_* of lib/base/base.h */

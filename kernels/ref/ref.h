@@ -57,6 +57,9 @@ void ref_swiglu_f32(const struct swiglu *sg, uint32_t out_begin, uint32_t out_en
 void ref_matmul_q8(const struct matmul *mm, uint32_t out_begin, uint32_t out_end, void *scratch);
 void ref_swiglu_q8(const struct swiglu *sg, uint32_t out_begin, uint32_t out_end, void *scratch);
 void ref_quantize_q8(const float *x, uint32_t n_in, void *row);
+void ref_matmul_bf16(const struct matmul *mm, uint32_t out_begin, uint32_t out_end, void *scratch);
+void ref_swiglu_bf16(const struct swiglu *sg, uint32_t out_begin, uint32_t out_end, void *scratch);
+void ref_round_bf16(const float *x, uint32_t n_in, void *row);
 void ref_rms_norm(const float *x, const float *w, uint32_t n, float eps, float *y);
 void ref_rope(float *x, uint32_t n_rot, const float *c, const float *s);
 float ref_dot(const float *a, const float *b, uint32_t n);

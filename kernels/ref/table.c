@@ -10,6 +10,9 @@ void kernels_ref(struct kernels *k)
         .matmul_q8 = ref_matmul_q8,
         .swiglu_q8 = ref_swiglu_q8,
         .quantize_q8 = ref_quantize_q8,
+        .matmul_bf16 = ref_matmul_bf16,
+        .swiglu_bf16 = ref_swiglu_bf16,
+        .round_bf16 = ref_round_bf16,
         .rms_norm = ref_rms_norm,
         .rope = ref_rope,
         .dot = ref_dot,
@@ -22,10 +25,10 @@ void kernels_ref(struct kernels *k)
 }
 
 /* The largest user is a panel of decoded rows: 16 outputs of gate and 16 of up as float32, with
- * packed activations. */
+ * packed activations; and sums of a block of rows. */
 size_t k_scratch_bytes(uint32_t n_in_max)
 {
-    return 64 * 4 * (size_t)n_in_max + 65536;
+    return 64 * 4 * (size_t)n_in_max + 131072;
 }
 
 /* A page of keys and one of values as float32; of 16 rows' query heads the scores of a page, the query,

@@ -32,4 +32,8 @@ void kernels_x86(struct kernels *k, uint32_t cpu_features)
     if (cpu_features & CPU_VNNI)
         x86_q8_avx512(k);
 #endif
+#ifdef HAVE_X86_BF16_AVX512
+    if (cpu_features & CPU_BF16)
+        x86_bf16_avx512(k);
+#endif
 }

@@ -14,6 +14,7 @@
 #define GLM_KERNELS_FLOAT_MATMUL_H
 
 #include "float_decode.h"
+#include "float_finish.h"
 
 #ifdef __AVX512F__
 #define TILE_ROWS 4
@@ -26,10 +27,8 @@
 #define DIRECT_ROWS 2
 #define DIRECT_OUTS 4
 #endif
-#define PANEL 16
 #define ROW_BLOCK 32
 #define K_STEP 512
-#define UNROLL _Pragma("GCC unroll 16")
 
 struct work {
     float *panel;               /* [PANEL, stride] decoded weights */
@@ -303,38 +302,6 @@ static const char *panel_weights(
     decode_rows(w, out, n_out, s->panel, s->stride);
     *stride = s->stride * sizeof(float);
     return (const char *)s->panel;
-}
-
-static void row_pointers(const struct rows *x, uint32_t row, uint32_t n, const char **to)
-{
-    for (uint32_t i = 0; i < n; i++)
-        to[i] = rows_at(x, row + i);
-}
-
-/* Outputs out .. out + n_out of rows row .. row + n from their dot products. */
-static void finish_matmul(const struct matmul *mm, uint32_t out, uint32_t n_out, uint32_t row,
-    uint32_t n, const float *dots)
-{
-    for (uint32_t r = 0; r < n; r++) {
-        float *y = mm->y + (row + r) * mm->y_stride + out;
-        v16 v = v16_load(dots + r * PANEL);
-        if (mm->mode == MM_ADD)
-            v = v16_add(v16_load_n(y, n_out), v);
-        else if (mm->bias)
-            v = v16_add(v, v16_load_n(mm->bias + out, n_out));
-        v16_store_n(y, v, n_out);
-    }
-}
-
-static void finish_swiglu(const struct swiglu *sg, uint32_t out, uint32_t n_out, uint32_t row,
-    uint32_t n, const float *gate, const float *up)
-{
-    v16 one = v16_set(1.0f);
-    for (uint32_t r = 0; r < n; r++) {
-        v16 g = v16_load(gate + r * PANEL), u = v16_load(up + r * PANEL);
-        v16 s = v16_div(one, v16_add(one, v16_exp(v16_negate(g))));
-        v16_store_n(sg->y + (row + r) * sg->y_stride + out, v16_mul(v16_mul(g, s), u), n_out);
-    }
 }
 
 static void matmul_f32(const struct matmul *mm, uint32_t out_begin, uint32_t out_end, void *scratch)

@@ -315,16 +315,19 @@ INLINE __m256i v16_to_bf16(v16 x)
 
 /* ---- the same for both ----------------------------------------------------------------------- */
 
-/* Sixteen E4M3 bytes. As float16 the seven bits mean 2^-8 of their value, subnormals too; 0x7f is
- * made a NaN. */
-INLINE v16 v16_from_f8(__m128i b)
+/* Sixteen E4M3 bytes, each the high half of a word whose low half is 0. As float16 the seven bits mean
+ * 2^-8 of their value, subnormals too; 0x7f is made a NaN. */
+INLINE v16 v16_from_f8_high(__m256i w)
 {
-    __m256i w = _mm256_slli_epi16(_mm256_cvtepu8_epi16(b), 8);
     w = _mm256_and_si256(_mm256_srai_epi16(w, 1), _mm256_set1_epi16((short)0xbfff));
     __m256i nan = _mm256_cmpeq_epi16(
         _mm256_and_si256(w, _mm256_set1_epi16(0x7fff)), _mm256_set1_epi16(0x3f80));
     w = _mm256_or_si256(w, _mm256_and_si256(nan, _mm256_set1_epi16(0x7c00)));
     return v16_mul(v16_from_half(w), v16_set(256.0f));
+}
+INLINE v16 v16_from_f8(__m128i b)
+{
+    return v16_from_f8_high(_mm256_slli_epi16(_mm256_cvtepu8_epi16(b), 8));
 }
 
 /* The same in fewer steps where none is NaN: as float32 the seven bits mean 2^-120 of their value

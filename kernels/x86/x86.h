@@ -9,7 +9,7 @@
 
 #include "../kernels.h"
 
-/* Floats: vectors, decoding, matmul_f32, swiglu_f32. */
+/* Floats: vectors, decoding, matmul_f32, swiglu_f32; matmul_bf16, swiglu_bf16, round_bf16. */
 void x86_float_avx2(struct kernels *k);
 void x86_float_avx512(struct kernels *k);
 /* kv_store, attention, attention_merge. */
@@ -19,5 +19,7 @@ void x86_attention_bf16(struct kernels *k);
 /* Integer dot products: matmul_q8, swiglu_q8. The second needs AVX-512 and VNNI. */
 void x86_q8_avx2(struct kernels *k);
 void x86_q8_avx512(struct kernels *k);
+/* matmul_bf16, swiglu_bf16, round_bf16; needs AVX-512 and BF16. */
+void x86_bf16_avx512(struct kernels *k);
 
 #endif

@@ -15,7 +15,7 @@ struct backend;
 struct backend_options {
     uint32_t n_threads;          /* 0: the cores, at most 8 */
     const glm_runner *runner;    /* or NULL */
-    bool float_activations;      /* no int8 activations anywhere */
+    bool float_activations;      /* neither int8 nor bfloat16 activations anywhere */
     uint32_t cpu_mask;           /* CPU_* features that may be used: all bits, or fewer in tests */
     size_t scratch_bytes;        /* of each task: backend_scratch_bytes of the widest matrix */
 };
@@ -28,16 +28,26 @@ uint32_t backend_width(const struct backend *be);
 uint32_t backend_cpu(const struct backend *be); /* CPU_* in use */
 /* One row of a matrix as float32 [n_in]; norms and biases are read this way at open. */
 void backend_decode(const struct backend *be, const struct weight *w, uint32_t row, float *out);
-bool backend_wants_q8(const struct backend *be, const struct weight *w);
+
+/* What activations are rounded to for a multiply. Where one activation has readers that want different forms, it gets
+ * the greater one, and those who wanted the other read float32. */
+enum act_form { ACT_F32 = 0, ACT_BF16 = 1, ACT_Q8 = 2 };
+enum act_form backend_form(const struct backend *be, const struct weight *w); /* that a matrix wants */
+static inline bool backend_wants_q8(const struct backend *be, const struct weight *w)
+{
+    return backend_form(be, w) == ACT_Q8;
+}
 
 /* Rows of activations in the forms that their readers want. */
 struct act {
     float *f;          /* [n_row, n_in] f32 */
-    uint8_t *q8;       /* rows of q8_row_bytes(n_in), or NULL: no reader wants them */
+    uint8_t *rounded;  /* rows of act_row_bytes in `form`; unused where that is ACT_F32 */
+    enum act_form form;
     uint8_t *fine;     /* for each row two q8 rows: the row, and what its rounding lost; or NULL */
     uint32_t n_in;
 };
-size_t act_q8_bytes(uint32_t n_in, uint32_t n_row);
+size_t act_row_bytes(uint32_t n_in, enum act_form form); /* of a rounded row */
+size_t act_row_bytes_max(uint32_t n_in);                 /* in any form */
 
 struct ffn {           /* SwiGLU: down(silu(gate x) * up x) */
     struct weight gate, up, down;
@@ -66,13 +76,13 @@ struct segment {
 
 enum op_kind {
     OP_EMBED,         /* ids -> rows */
-    OP_NORM,          /* RMSNorm of rows, and their q8 form where wanted */
-    OP_QUANT,         /* q8 form of rows that another operation wrote */
+    OP_NORM,          /* RMSNorm of rows, and their rounded form where wanted */
+    OP_QUANT,         /* rounded form of rows that another operation wrote */
     OP_MATMUL,        /* up to three matrices on the same rows */
     OP_SWIGLU,
     OP_HEADS,         /* per row: QK-norm, rotation, keys and values into the cache */
     OP_ATTEND,        /* partial attention over spans */
-    OP_MERGE,         /* spans together, and the q8 form */
+    OP_MERGE,         /* spans together, and the rounded form */
     OP_TOPK,          /* router logits -> experts and weights of each row */
     OP_GROUP,         /* rows sorted by expert */
     OP_EXPERTS_UP,    /* gate, up and SwiGLU of the chosen experts and of the shared one */

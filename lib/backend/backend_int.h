@@ -28,10 +28,17 @@ struct grid {
 struct grid grid_plan(const struct backend *be, const struct weight *w, uint32_t n_row);
 static inline uint32_t grid_tiles(const struct grid *g) { return g->n_row_tile * g->n_out_tile; }
 
-/* Rows [first, first + n) of a, or rows index[0..n) of it, as q8 or as float rows. */
-struct rows act_rows(const struct act *a, bool q8, uint32_t first, const uint32_t *index, uint32_t n);
-/* Whether an FFN's gate and up run on q8 rows: both or neither. */
-bool ffn_wants_q8(const struct backend *be, const struct ffn *f);
+/* Rows [first, first + n) of a, or rows index[0..n) of it, in a form that it has. */
+struct rows act_rows(const struct act *a, enum act_form form, uint32_t first, const uint32_t *index, uint32_t n);
+/* The form in which a matrix, or the gate and up of an FFN together, read the activation: one that it has. */
+enum act_form form_matmul(const struct backend *be, const struct act *a, const struct weight *w);
+enum act_form form_swiglu(const struct backend *be, const struct act *a, const struct ffn *f);
+typedef void matmul_fn(const struct matmul *mm, uint32_t out_begin, uint32_t out_end, void *scratch);
+typedef void swiglu_fn(const struct swiglu *sg, uint32_t out_begin, uint32_t out_end, void *scratch);
+matmul_fn *matmul_of(const struct backend *be, enum act_form form);
+swiglu_fn *swiglu_of(const struct backend *be, enum act_form form);
+/* The rounded form of a row of `a` (none of ACT_F32). */
+void round_row(const struct backend *be, const struct act *a, uint32_t row, const float *x);
 void tile_cost_add(struct tile_cost *cost, const struct weight *w, const struct grid *g);
 static inline uint32_t ceil_div(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 static inline uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }

@@ -58,12 +58,23 @@ void backend_decode(const struct backend *be, const struct weight *w, uint32_t r
     be->k.decode_row(w, row, out);
 }
 
-bool backend_wants_q8(const struct backend *be, const struct weight *w)
+enum act_form backend_form(const struct backend *be, const struct weight *w)
 {
-    return !be->float_activations && k_has_q8(w->format);
+    if (be->float_activations)
+        return ACT_F32;
+    return k_has_q8(w->format) ? ACT_Q8 : k_has_bf16(w) ? ACT_BF16 : ACT_F32;
 }
 
-size_t act_q8_bytes(uint32_t n_in, uint32_t n_row) { return q8_row_bytes(n_in) * (size_t)n_row; }
+size_t act_row_bytes(uint32_t n_in, enum act_form form)
+{
+    return form == ACT_Q8 ? q8_row_bytes(n_in) : form == ACT_BF16 ? bf16_row_bytes(n_in) : 0;
+}
+
+size_t act_row_bytes_max(uint32_t n_in)
+{
+    size_t a = q8_row_bytes(n_in), b = bf16_row_bytes(n_in);
+    return a > b ? a : b;
+}
 
 size_t kv_page_bytes(const struct kv_shape *s, uint32_t type)
 {

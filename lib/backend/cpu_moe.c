@@ -147,12 +147,15 @@ static const struct weight *piece_weight(const struct op *op, const struct ffn *
     return op->kind == OP_EXPERTS_UP ? &f->gate : &f->down;
 }
 
-/* All experts are cut alike, for the mean number of rows, so that a tile is found by division. */
+/* All experts are cut alike, for the mean number of rows, so that a tile is found by division. One with more rows, up
+ * to twice as many, still has all of them in one block: each block unpacks the weights again. */
 static struct grid experts_grid(const struct backend *be, const struct op *op)
 {
     const struct routing *rt = op->route;
     uint32_t mean = ceil_div(op->n_row * rt->n_used, rt->n_active);
-    return grid_plan(be, piece_weight(op, op->ffn), mean);
+    struct grid g = grid_plan(be, piece_weight(op, op->ffn), mean);
+    g.row_step *= 2;
+    return g;
 }
 
 static bool piece_in(const struct grid *g, uint32_t *tile, uint32_t n_row, struct piece *p)
@@ -220,18 +223,18 @@ static void experts_up_tile(const struct backend *be, const struct op *op, const
 {
     const struct act *out = p->shared ? &op->shared_out : &op->out;
     const uint32_t *index = p->shared ? NULL : op->route->slot_row + p->row;
-    bool q8 = op->in.q8 && ffn_wants_q8(be, p->ffn);
+    enum act_form form = form_swiglu(be, &op->in, p->ffn);
     struct swiglu sg = {
         .gate = &p->ffn->gate,
         .up = &p->ffn->up,
-        .x = act_rows(&op->in, q8, p->shared ? p->row : 0, index, p->n_row),
+        .x = act_rows(&op->in, form, p->shared ? p->row : 0, index, p->n_row),
         .y = out->f + (size_t)p->row * out->n_in,
         .y_stride = out->n_in,
         .warm = warm,
         .next_gate = next ? weight_row(&next->ffn->gate, next->out) : NULL,
         .next_up = next ? weight_row(&next->ffn->up, next->out) : NULL,
     };
-    (q8 ? be->k.swiglu_q8 : be->k.swiglu_f32)(&sg, p->out, p->out_end, scratch);
+    swiglu_of(be, form)(&sg, p->out, p->out_end, scratch);
 }
 
 static void experts_down_tile(const struct backend *be, const struct op *op, const struct piece *p,
@@ -239,17 +242,17 @@ static void experts_down_tile(const struct backend *be, const struct op *op, con
 {
     const struct act *in = p->shared ? &op->shared_out : &op->in;
     const struct weight *w = &p->ffn->down;
-    bool q8 = in->q8 && backend_wants_q8(be, w);
+    enum act_form form = form_matmul(be, in, w);
     struct matmul mm = {
         .w = w,
-        .x = act_rows(in, q8, p->row, NULL, p->n_row),
+        .x = act_rows(in, form, p->row, NULL, p->n_row),
         .y = (p->shared ? op->shared_y : op->y) + (size_t)p->row * w->n_out,
         .y_stride = w->n_out,
         .mode = MM_STORE,
         .warm = warm,
         .next = next ? weight_row(&next->ffn->down, next->out) : NULL,
     };
-    (q8 ? be->k.matmul_q8 : be->k.matmul_f32)(&mm, p->out, p->out_end, scratch);
+    matmul_of(be, form)(&mm, p->out, p->out_end, scratch);
 }
 
 static void experts_tile(const struct backend *be, const struct op *op, const struct turn *t, void *scratch)
@@ -296,8 +299,7 @@ static void experts_quant_row(const struct backend *be, const struct op *op, uin
 {
     const struct act *a = r < n_slot ? &op->in : &op->shared_out;
     uint32_t row = r < n_slot ? find_slot(op, r) : r - n_slot;
-    if (a->q8)
-        be->k.quantize_q8(a->f + (size_t)row * a->n_in, a->n_in, a->q8 + row * q8_row_bytes(a->n_in));
+    round_row(be, a, row, a->f + (size_t)row * a->n_in);
 }
 
 static void experts_quant_tile(const struct backend *be, const struct op *op, uint32_t row)

@@ -4,7 +4,10 @@
 
 #define ROW_BLOCK 256u           /* rows of a matrix multiply that share one panel: their q8 form stays near L2 */
 #define TILE_BYTES (512u * 1024) /* weight bytes of a tile, so that a slice of few rows is mostly streaming */
-#define TILE_MACS (12u << 20)
+#define TILE_MACS (24u << 20)
+#define PANEL 16u                /* outputs that kernels compute together */
+#define ROW_GROUP 6u             /* rows that kernels compute together, or half of them */
+#define ROWS_LEAST 128u          /* with fewer, unpacking weights shows */
 #define ATTEND_ROWS 8u           /* rows of one attention tile: they share the keys and values that it reads */
 
 static uint64_t weight_row_bytes(const struct weight *w)
@@ -17,30 +20,59 @@ struct grid grid_plan(const struct backend *be, const struct weight *w, uint32_t
 {
     struct grid g;
     uint64_t row_bytes = weight_row_bytes(w) + 1;
-    uint32_t step, fair;
+    uint32_t step, fair, rows = min_u32(n_row, ROW_BLOCK), most;
 
-    g.row_step = min_u32(n_row, ROW_BLOCK);
-    step = (uint32_t)(TILE_BYTES / row_bytes);
-    step = min_u32(step, (uint32_t)(TILE_MACS / ((uint64_t)g.row_step * w->n_in + 1)));
+    /* two panels of outputs, which kernels take together, come before many rows */
+    most = (uint32_t)(TILE_MACS / (2ull * PANEL * w->n_in));
+    rows = min_u32(rows, most < ROWS_LEAST ? ROWS_LEAST : most);
+    g.row_step = ceil_div(n_row, ceil_div(n_row, rows)); /* all about equal, */
+    if (g.row_step < n_row)
+        g.row_step = ceil_div(g.row_step, ROW_GROUP) * ROW_GROUP;
+    step = (uint32_t)(TILE_MACS / ((uint64_t)g.row_step * w->n_in));
+    step = min_u32(step < 2 * PANEL ? 2 * PANEL : step, (uint32_t)(TILE_BYTES / row_bytes));
     fair = ceil_div(w->n_out, 4 * be->width); /* enough tiles for every thread */
-    step = min_u32(step, fair) / 16 * 16;
-    g.out_step = step < 16 ? 16 : step;
+    step = min_u32(step, fair);
+    g.out_step = step < 2 * PANEL ? PANEL : step / (2 * PANEL) * (2 * PANEL);
     g.n_row_tile = ceil_div(n_row, g.row_step);
     g.n_out_tile = ceil_div(w->n_out, g.out_step);
     return g;
 }
 
-struct rows act_rows(const struct act *a, bool q8, uint32_t first, const uint32_t *index, uint32_t n)
+struct rows act_rows(const struct act *a, enum act_form form, uint32_t first, const uint32_t *index, uint32_t n)
 {
     struct rows r = { .n = n, .index = index };
-    r.stride = q8 ? q8_row_bytes(a->n_in) : (uint64_t)a->n_in * sizeof(float);
-    r.data = (q8 ? a->q8 : (const uint8_t *)a->f) + first * r.stride;
+    r.stride = form == ACT_F32 ? (uint64_t)a->n_in * sizeof(float) : act_row_bytes(a->n_in, form);
+    r.data = (form == ACT_F32 ? (const uint8_t *)a->f : a->rounded) + first * r.stride;
     return r;
 }
 
-bool ffn_wants_q8(const struct backend *be, const struct ffn *f)
+enum act_form form_matmul(const struct backend *be, const struct act *a, const struct weight *w)
 {
-    return backend_wants_q8(be, &f->gate) && backend_wants_q8(be, &f->up);
+    return backend_form(be, w) == a->form ? a->form : ACT_F32;
+}
+
+enum act_form form_swiglu(const struct backend *be, const struct act *a, const struct ffn *f)
+{
+    return form_matmul(be, a, &f->gate) == form_matmul(be, a, &f->up) ? form_matmul(be, a, &f->up) : ACT_F32;
+}
+
+matmul_fn *matmul_of(const struct backend *be, enum act_form form)
+{
+    return form == ACT_Q8 ? be->k.matmul_q8 : form == ACT_BF16 ? be->k.matmul_bf16 : be->k.matmul_f32;
+}
+
+swiglu_fn *swiglu_of(const struct backend *be, enum act_form form)
+{
+    return form == ACT_Q8 ? be->k.swiglu_q8 : form == ACT_BF16 ? be->k.swiglu_bf16 : be->k.swiglu_f32;
+}
+
+void round_row(const struct backend *be, const struct act *a, uint32_t row, const float *x)
+{
+    void *to = a->rounded + row * act_row_bytes(a->n_in, a->form);
+    if (a->form == ACT_Q8)
+        be->k.quantize_q8(x, a->n_in, to);
+    else if (a->form == ACT_BF16)
+        be->k.round_bf16(x, a->n_in, to);
 }
 
 /* A slice is planned for the dearest kind of tile in it. */
@@ -83,17 +115,15 @@ static void norm_row(const struct backend *be, const struct op *op, uint32_t r, 
     uint64_t stride = op->out_stride ? op->out_stride : n;
     float *y = op->out.f + r * stride;
     be->k.rms_norm(op->x + from * op->x_stride, op->norm, n, op->eps, y);
-    if (op->out.q8)
-        be->k.quantize_q8(y, n, op->out.q8 + r * q8_row_bytes(n));
+    round_row(be, &op->out, r, y);
     if (op->out.fine)
         quantize_fine(be, y, n, op->out.fine + 2 * r * q8_row_bytes(n), scratch);
 }
 
 static void quant_row(const struct backend *be, const struct op *op, uint32_t r, void *scratch)
 {
-    uint32_t n = op->in.n_in;
     (void)scratch;
-    be->k.quantize_q8(op->in.f + (size_t)r * n, n, op->in.q8 + r * q8_row_bytes(n));
+    round_row(be, &op->in, r, op->in.f + (size_t)r * op->in.n_in);
 }
 
 static const struct segment *segment_of(const struct op *op, uint32_t row)
@@ -220,10 +250,10 @@ static void matmul_tile(const struct backend *be, const struct op *op, const str
 {
     struct mm_tile t = matmul_find(be, op, turn->tile), next;
     const struct op_part *p = t.p;
-    bool q8 = op->in.q8 && backend_wants_q8(be, p->w);
+    enum act_form form = p->fine ? ACT_F32 : form_matmul(be, &op->in, p->w);
     struct matmul mm = {
         .w = p->w,
-        .x = act_rows(&op->in, q8, t.row, NULL, t.n_row),
+        .x = act_rows(&op->in, form, t.row, NULL, t.n_row),
         .bias = p->bias,
         .y = p->y + t.row * p->y_stride,
         .y_stride = p->y_stride,
@@ -237,7 +267,7 @@ static void matmul_tile(const struct backend *be, const struct op *op, const str
     if (part_is_fine(be, op, p))
         fine_tile(be, op, &t, &mm, scratch);
     else
-        (q8 ? be->k.matmul_q8 : be->k.matmul_f32)(&mm, t.out, t.end, scratch);
+        matmul_of(be, form)(&mm, t.out, t.end, scratch);
 }
 
 static uint32_t swiglu_plan(const struct backend *be, const struct op *op, struct tile_cost *cost)
@@ -254,11 +284,11 @@ static void swiglu_tile(const struct backend *be, const struct op *op, const str
     struct grid g = grid_plan(be, &op->ffn->gate, op->n_row);
     uint32_t tile = turn->tile, next = (tile + 1) / g.n_row_tile * g.out_step;
     uint32_t row = tile % g.n_row_tile * g.row_step, out = tile / g.n_row_tile * g.out_step;
-    bool q8 = op->in.q8 && ffn_wants_q8(be, op->ffn);
+    enum act_form form = form_swiglu(be, &op->in, op->ffn);
     struct swiglu sg = {
         .gate = &op->ffn->gate,
         .up = &op->ffn->up,
-        .x = act_rows(&op->in, q8, row, NULL, min_u32(g.row_step, op->n_row - row)),
+        .x = act_rows(&op->in, form, row, NULL, min_u32(g.row_step, op->n_row - row)),
         .y = op->out.f + (size_t)row * op->out.n_in,
         .y_stride = op->out.n_in,
         .warm = turn->warm,
@@ -266,7 +296,7 @@ static void swiglu_tile(const struct backend *be, const struct op *op, const str
         .next_up = turn->has_next ? weight_row(&op->ffn->up, next) : NULL,
     };
     uint32_t end = min_u32(out + g.out_step, op->ffn->gate.n_out);
-    (q8 ? be->k.swiglu_q8 : be->k.swiglu_f32)(&sg, out, end, scratch);
+    swiglu_of(be, form)(&sg, out, end, scratch);
 }
 
 /* ---- attention -------------------------------------------------------------------------------- */
@@ -373,8 +403,7 @@ static void merge_row(const struct backend *be, const struct op *op, uint32_t r,
         const float *part = op->part_out + part_index(op, 0, h / n_q, row) + (size_t)(h % n_q) * (d + 2);
         be->k.attention_merge(part, n_span, stride, d, y + (size_t)h * d);
     }
-    if (op->out.q8)
-        be->k.quantize_q8(y, op->out.n_in, op->out.q8 + row * q8_row_bytes(op->out.n_in));
+    round_row(be, &op->out, row, y);
 }
 
 /* ---- dispatch ---------------------------------------------------------------------------------- */

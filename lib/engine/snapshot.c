@@ -41,17 +41,18 @@ static int32_t describe(glm_model *m, char to[SNAP_MODEL_MAX], glm_error *err)
     return failed ? err_nomem(err, "the model's name") : GLM_OK;
 }
 
-static bool layer_int8(const struct net_layer *l)
+static bool layer_has(const struct net_layer *l, enum act_form form)
 {
-    return l->attn_q8 || l->v_fine || l->o_q8 || l->ffn_q8 || l->down_q8;
+    return l->attn_form == form || l->o_form == form || l->ffn_form == form || l->down_form == form ||
+           (l->v_fine && form == ACT_Q8);
 }
 
-static uint32_t uses_int8(const struct net *n)
+static bool net_has(const struct net *n, enum act_form form)
 {
     for (uint32_t i = 0; i < net_n_layer(n); i++)
-        if (layer_int8(&n->layers[i]))
-            return 1;
-    return 0;
+        if (layer_has(&n->layers[i], form))
+            return true;
+    return false;
 }
 
 static uint64_t sum_row(const struct net *n, const struct weight *w, float *row, uint64_t sum)
@@ -94,7 +95,7 @@ static int32_t model_head(glm_model *m, struct snap_head *h, glm_error *err)
     rc = describe(m, h->model, err);
     if (rc)
         return rc;
-    h->int8 = uses_int8(m->net);
+    h->rounding = (net_has(m->net, ACT_Q8) ? 1u : 0u) | (net_has(m->net, ACT_BF16) ? 2u : 0u);
     for (unsigned i = 0; i < SNAP_SECTION_COUNT; i++)
         h->plane[i] = 1;
     h->plane[SNAP_TOKENS] = sizeof(int32_t);
@@ -262,9 +263,9 @@ static int32_t check_model(const struct loading *l, glm_model *m, glm_error *err
     if (h->weights != own.weights)
         return err_set(err, GLM_EMISMATCH, 0, l->where,
             "the snapshot belongs to %s; this model, %s, has its shape but other weights", h->model, own.model);
-    if (h->int8 != own.int8)
+    if (h->rounding != own.rounding)
         return err_set(err, GLM_EMISMATCH, 0, l->where, "the snapshot was computed with %s activations: open the model so",
-            h->int8 ? "int8" : "float32");
+            h->rounding ? "rounded" : "float32");
     return GLM_OK;
 }
 

@@ -29,7 +29,7 @@ struct snap_head {
     uint8_t fingerprint[32];
     char model[SNAP_MODEL_MAX];           /* what the model is, for people; NUL-terminated */
     uint32_t kv_type, n_ctx;
-    uint32_t int8;                        /* 1: the cache was computed with int8 activations */
+    uint32_t rounding;                    /* of activations: bit 0 int8, bit 1 bfloat16 */
     uint64_t weights;                     /* checksum of samples of the weights, which the fingerprint does not see */
     uint8_t plane[SNAP_SECTION_COUNT];    /* bytes of a number: byte i of each goes to plane i. 1, 2 or 4 */
     uint64_t bytes[SNAP_SECTION_COUNT];   /* multiples of plane */

@@ -17,7 +17,7 @@ enum {
     HEAD_FINGERPRINT = 24,
     HEAD_KV_TYPE = 56,
     HEAD_N_CTX = 60,
-    HEAD_INT8 = 64,
+    HEAD_ROUNDING = 64,
     HEAD_N_SECTION = 68,
     HEAD_WEIGHTS = 72,
     HEAD_SECTIONS = 80,      /* each: kind from 1, bytes of a number, u64 bytes */

@@ -98,7 +98,7 @@ static int32_t read_head(struct snap_reader *r, glm_error *err)
     memcpy(h->model, at + HEAD_MODEL, SNAP_MODEL_MAX - 1);
     h->kv_type = get_le32(at + HEAD_KV_TYPE);
     h->n_ctx = get_le32(at + HEAD_N_CTX);
-    h->int8 = get_le32(at + HEAD_INT8);
+    h->rounding = get_le32(at + HEAD_ROUNDING);
     h->weights = get_le64(at + HEAD_WEIGHTS);
     return GLM_OK;
 }

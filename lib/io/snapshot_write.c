@@ -31,7 +31,7 @@ static void put_head(uint8_t *at, const struct snap_head *h)
     memcpy(at + HEAD_FINGERPRINT, h->fingerprint, 32);
     put_le32(at + HEAD_KV_TYPE, h->kv_type);
     put_le32(at + HEAD_N_CTX, h->n_ctx);
-    put_le32(at + HEAD_INT8, h->int8);
+    put_le32(at + HEAD_ROUNDING, h->rounding);
     put_le64(at + HEAD_WEIGHTS, h->weights);
     put_le32(at + HEAD_N_SECTION, SNAP_SECTION_COUNT);
     for (uint32_t i = 0; i < SNAP_SECTION_COUNT; i++) {

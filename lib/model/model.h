@@ -25,7 +25,8 @@ struct net_layer {
     uint32_t first_block;             /* of expert 0 */
     struct ffn shared;
     bool has_shared;
-    bool attn_q8, v_fine, o_q8, ffn_q8, down_q8; /* which activations need their q8 form */
+    enum act_form attn_form, o_form, ffn_form, down_form; /* what their readers' activations are rounded to */
+    bool v_fine;                      /* the values' are two int8 rows */
 };
 
 struct net {
@@ -86,6 +87,6 @@ int32_t pass_run(struct pass *p, uint64_t deadline, const struct stop *stop, boo
 double pass_progress(const struct pass *p);  /* 0 to 1 */
 /* Of a finished pass. i counts logit rows. Overwritten by the next pass_begin. */
 const float *pass_logits(const struct pass *p, uint32_t i);  /* [n_vocab] */
-const float *pass_hidden(const struct pass *p, uint32_t row); /* [d_model] after the final norm, of any row */
+const float *pass_hidden(const struct pass *p, uint32_t row); /* [d_model] after the final norm, of any row; not of mtp_hidden */
 
 #endif

@@ -111,30 +111,35 @@ static void bind_moe(struct binder *b, struct net_layer *l)
         bind_ffn(b, ROLE_SHARED_GATE, 0, hp->d_ff_exp * hp->n_expert_shared, &l->shared);
 }
 
-static bool ffn_q8(const struct backend *be, const struct ffn *f)
+static enum act_form greater(enum act_form a, enum act_form b) { return a > b ? a : b; }
+
+static enum act_form ffn_form(const struct backend *be, const struct ffn *f)
 {
-    return backend_wants_q8(be, &f->gate) && backend_wants_q8(be, &f->up);
+    enum act_form gate = backend_form(be, &f->gate), up = backend_form(be, &f->up);
+    return gate == up ? gate : ACT_F32;
 }
 
-/* An activation has a q8 form where at least one of its readers wants it. */
-static void plan_q8(const struct net *n, struct net_layer *l)
+/* The greatest of the forms that an activation's readers want. */
+static void plan_forms(const struct net *n, struct net_layer *l)
 {
     const struct backend *be = n->be;
-    l->attn_q8 = backend_wants_q8(be, &l->q) || backend_wants_q8(be, &l->k);
+    l->attn_form = greater(backend_form(be, &l->q), backend_form(be, &l->k));
     l->v_fine = backend_wants_q8(be, &l->v);
-    l->o_q8 = backend_wants_q8(be, &l->o);
-    if (!l->moe) {
-        l->ffn_q8 = ffn_q8(be, &l->dense);
-        l->down_q8 = backend_wants_q8(be, &l->dense.down);
-        return;
+    if (!l->v_fine)
+        l->attn_form = greater(l->attn_form, backend_form(be, &l->v));
+    l->o_form = backend_form(be, &l->o);
+    l->ffn_form = l->down_form = ACT_F32;
+    if (!l->moe || l->has_shared) {
+        const struct ffn *f = l->moe ? &l->shared : &l->dense;
+        l->ffn_form = ffn_form(be, f);
+        l->down_form = backend_form(be, &f->down);
     }
-    if (l->has_shared) {
-        l->ffn_q8 = ffn_q8(be, &l->shared);
-        l->down_q8 = backend_wants_q8(be, &l->shared.down);
-    }
-    for (uint32_t e = 0; e < n->hp.n_expert; e++) {
-        l->ffn_q8 |= ffn_q8(be, &l->experts[e]);
-        l->down_q8 |= backend_wants_q8(be, &l->experts[e].down);
+    if (!l->moe && l->ffn_form == ACT_BF16)
+        l->ffn_form = ACT_F32; /* the first layers: what is lost there goes through all others. A fifth of the error of the
+                                  logits, for one matrix pair of a few dozen layers */
+    for (uint32_t e = 0; l->moe && e < n->hp.n_expert; e++) {
+        l->ffn_form = greater(l->ffn_form, ffn_form(be, &l->experts[e]));
+        l->down_form = greater(l->down_form, backend_form(be, &l->experts[e].down));
     }
 }
 
@@ -152,7 +157,7 @@ static void bind_layer(struct binder *b, uint32_t i, struct net_layer *l)
     else
         bind_ffn(b, ROLE_GATE, 0, hp->d_ff, &l->dense);
     if (!b->rc)
-        plan_q8(b->net, l);
+        plan_forms(b->net, l);
 }
 
 static void bind_mtp(struct binder *b)

@@ -59,10 +59,9 @@ static struct act carve_act(struct carver *c, uint32_t n_in, uint64_t n_row, boo
 {
     struct act a = { .n_in = n_in };
     a.f = carve(c, n_row * n_in, sizeof(float));
-    if (n_in % 32 == 0)
-        a.q8 = carve(c, n_row, act_q8_bytes(n_in, 1));
+    a.rounded = carve(c, n_row, act_row_bytes_max(n_in));
     if (n_in % 32 == 0 && fine)
-        a.fine = carve(c, 2 * n_row, act_q8_bytes(n_in, 1));
+        a.fine = carve(c, 2 * n_row, act_row_bytes(n_in, ACT_Q8));
     return a;
 }
 
@@ -228,11 +227,10 @@ int32_t pass_begin(struct pass *p, const struct batch *b, glm_error *err)
 
 static const struct net_layer *layer_of(const struct pass *p) { return &p->net->layers[p->layer]; }
 
-static struct act act_if(const struct act *a, bool q8, bool fine)
+static struct act act_in(const struct act *a, enum act_form form, bool fine)
 {
     struct act r = *a;
-    if (!q8)
-        r.q8 = NULL;
+    r.form = form;
     if (!fine)
         r.fine = NULL;
     return r;
@@ -296,7 +294,7 @@ static void op_attention(struct pass *p, struct op *op, enum op_kind kind)
     op->eps = hp->norm_eps;
     op->scale = (float)(1.0 / sqrt((double)hp->d_head));
     op->part_out = p->part;
-    op->out = act_if(&p->att, l->o_q8, false);
+    op->out = act_in(&p->att, l->o_form, false);
     if (kind != OP_HEADS) {
         op->row_begin = p->row_begin;
         op->n_row = p->row_group;
@@ -313,12 +311,12 @@ static void op_experts(struct pass *p, struct op *op, enum op_kind kind)
     op->ffn = p->experts.net ? p->experts.ffn : l->experts;
     if (l->has_shared && (p->route.active_begin == 0 || kind == OP_COMBINE)) /* once, with the first experts */
         op->shared = &l->shared;
-    op->in = op->out = act_if(&p->h, l->down_q8, false);
-    op->shared_out = act_if(&p->shared_h, l->down_q8, false);
+    op->in = op->out = act_in(&p->h, l->down_form, false);
+    op->shared_out = act_in(&p->shared_h, l->down_form, false);
     op->y = p->y;
     op->shared_y = p->shared_y;
     if (kind == OP_EXPERTS_UP)
-        op->in = act_if(&p->xn, l->ffn_q8, false);
+        op->in = act_in(&p->xn, l->ffn_form, false);
     if (kind == OP_COMBINE)
         op->out = (struct act){ .f = p->x, .n_in = p->net->hp.d_model };
 }
@@ -346,7 +344,7 @@ static void op_head(struct pass *p, struct op *op)
     const struct net *n = p->net;
     const struct weight *head = p->b.mtp_hidden ? &n->mtp_head : &n->head;
     op->n_row = p->b.n_logit;
-    op_matmul(op, act_if(&p->sel, false, true), head, NULL, p->logits, false);
+    op_matmul(op, act_in(&p->sel, ACT_F32, true), head, NULL, p->logits, false);
     op->part[0].fine = true;
 }
 
@@ -357,7 +355,7 @@ static void op_final_norm(struct pass *p, struct op *op, bool selected)
     const struct weight *head = p->b.mtp_hidden ? &n->mtp_head : &n->head;
     struct act out = { .f = p->hidden, .n_in = n->hp.d_model };
     if (selected) {
-        out = act_if(&p->sel, false, backend_wants_q8(n->be, head));
+        out = act_in(&p->sel, ACT_F32, backend_wants_q8(n->be, head));
         op->rows = p->logit_rows;
         op->n_row = p->b.n_logit;
     }
@@ -377,10 +375,9 @@ static void op_mtp(struct pass *p, struct op *op)
 {
     const struct net *n = p->net;
     uint32_t d = n->hp.d_model;
-    bool q8 = backend_wants_q8(n->be, &n->mtp_proj);
 
     if (p->step == STEP_MTP_PROJ) {
-        op_matmul(op, act_if(&p->cat, q8, false), &n->mtp_proj, NULL, p->x, false);
+        op_matmul(op, act_in(&p->cat, backend_form(n->be, &n->mtp_proj), false), &n->mtp_proj, NULL, p->x, false);
     } else if (p->step == STEP_MTP_ENORM) {
         op_norm(op, p->x, d, n->mtp_enorm, n->hp.norm_eps, (struct act){ .f = p->cat.f, .n_in = d });
         op->out_stride = 2 * d;
@@ -401,12 +398,15 @@ static void op_build(struct pass *p)
     switch (p->step) {
     case STEP_EMBED: op_embed(p, op); break;
     case STEP_MTP_ENORM: case STEP_MTP_HNORM: case STEP_MTP_PROJ: op_mtp(p, op); break;
-    case STEP_MTP_QUANT: op->kind = OP_QUANT; op->in = p->cat; break;
+    case STEP_MTP_QUANT:
+        op->kind = OP_QUANT;
+        op->in = act_in(&p->cat, backend_form(p->net->be, &p->net->mtp_proj), false);
+        break;
     case STEP_ATTN_NORM:
-        op_norm(op, p->x, hp->d_model, l->attn_norm, hp->norm_eps, act_if(&xn, l->attn_q8, l->v_fine));
+        op_norm(op, p->x, hp->d_model, l->attn_norm, hp->norm_eps, act_in(&xn, l->attn_form, l->v_fine));
         break;
     case STEP_QKV:
-        op_matmul(op, act_if(&xn, l->attn_q8, l->v_fine), &l->q, l->q_bias, p->q, false);
+        op_matmul(op, act_in(&xn, l->attn_form, l->v_fine), &l->q, l->q_bias, p->q, false);
         op_matmul(op, op->in, &l->k, l->k_bias, p->k, false);
         op_matmul(op, op->in, &l->v, l->v_bias, p->v, false);
         op->part[2].fine = true;
@@ -417,19 +417,19 @@ static void op_build(struct pass *p)
         op_attention(p, op, OP_ATTEND);
         break;
     case STEP_MERGE: op_attention(p, op, OP_MERGE); break;
-    case STEP_O: op_matmul(op, act_if(&p->att, l->o_q8, false), &l->o, NULL, p->x, true); break;
+    case STEP_O: op_matmul(op, act_in(&p->att, l->o_form, false), &l->o, NULL, p->x, true); break;
     case STEP_FFN_NORM:
-        op_norm(op, p->x, hp->d_model, l->ffn_norm, hp->norm_eps, act_if(&xn, l->ffn_q8, false));
+        op_norm(op, p->x, hp->d_model, l->ffn_norm, hp->norm_eps, act_in(&xn, l->ffn_form, false));
         break;
     case STEP_SWIGLU:
         op->kind = OP_SWIGLU;
-        op->in = act_if(&xn, l->ffn_q8, false);
+        op->in = act_in(&xn, l->ffn_form, false);
         op->ffn = &l->dense;
         op->out = p->dense_h;
         break;
-    case STEP_DENSE_QUANT: op->kind = OP_QUANT; op->in = p->dense_h; break;
-    case STEP_DOWN: op_matmul(op, act_if(&p->dense_h, l->down_q8, false), &l->dense.down, NULL, p->x, true); break;
-    case STEP_ROUTER: op_matmul(op, act_if(&xn, false, false), &l->router, NULL, p->route.logits, false); break;
+    case STEP_DENSE_QUANT: op->kind = OP_QUANT; op->in = act_in(&p->dense_h, l->down_form, false); break;
+    case STEP_DOWN: op_matmul(op, act_in(&p->dense_h, l->down_form, false), &l->dense.down, NULL, p->x, true); break;
+    case STEP_ROUTER: op_matmul(op, act_in(&xn, ACT_F32, false), &l->router, NULL, p->route.logits, false); break;
     case STEP_TOPK: op_experts(p, op, OP_TOPK); break;
     case STEP_GROUP: op_experts(p, op, OP_GROUP); break;
     case STEP_GUESS_NORM: case STEP_GUESS_ROUTER: case STEP_GUESS_TOPK: op_guess(p, op); break;
@@ -473,6 +473,25 @@ static enum step after_layer(struct pass *p)
     return STEP_ATTN_NORM;
 }
 
+/* The MTP layer is the last: of rows without logits only keys and values are wanted. */
+static enum step after_draft_keys(struct pass *p)
+{
+    uint32_t n = p->b.n_logit, first = p->b.n_row - n, d = p->hp->d_model, n_q = p->hp->n_head * p->hp->d_head;
+
+    if (n == 0)
+        return STEP_DONE;
+    if (first == 0 || p->b.n_segment != 1 || p->logit_rows[0] != first)
+        return STEP_ATTEND;
+    memmove(p->x, p->x + (size_t)first * d, (size_t)n * d * sizeof(float));
+    memmove(p->q, p->q + (size_t)first * n_q, (size_t)n * n_q * sizeof(float));
+    memmove(p->pos, p->pos + first, n * sizeof *p->pos);
+    for (uint32_t i = 0; i < n; i++)
+        p->logit_rows[i] = i;
+    p->segments[0] = (struct segment){ p->segments[0].seq, 0, n, p->pos[0] };
+    p->b.n_row = n;
+    return STEP_ATTEND;
+}
+
 static enum step step_after(struct pass *p)
 {
     const struct net_layer *l = layer_of(p);
@@ -481,12 +500,12 @@ static enum step step_after(struct pass *p)
         keep_residual(p, 0);
         return p->b.mtp_hidden ? STEP_MTP_ENORM : STEP_ATTN_NORM;
     case STEP_MTP_HNORM:
-        return backend_wants_q8(p->net->be, &p->net->mtp_proj) ? STEP_MTP_QUANT : STEP_MTP_PROJ;
+        return backend_form(p->net->be, &p->net->mtp_proj) ? STEP_MTP_QUANT : STEP_MTP_PROJ;
     case STEP_MTP_PROJ: return STEP_ATTN_NORM;
-    case STEP_HEADS: p->row_begin = 0; return STEP_ATTEND;
+    case STEP_HEADS: p->row_begin = 0; return p->b.mtp_hidden ? after_draft_keys(p) : STEP_ATTEND;
     case STEP_MERGE: return after_attention_rows(p);
     case STEP_FFN_NORM: return l->moe ? STEP_ROUTER : STEP_SWIGLU;
-    case STEP_SWIGLU: return l->down_q8 ? STEP_DENSE_QUANT : STEP_DOWN;
+    case STEP_SWIGLU: return l->down_form ? STEP_DENSE_QUANT : STEP_DOWN;
     case STEP_DOWN: case STEP_COMBINE: return after_layer(p);
     case STEP_GROUP:
         if (p->experts.net)
@@ -495,7 +514,7 @@ static enum step step_after(struct pass *p)
     case STEP_GUESS_TOPK: experts_guessed(&p->experts, l, p->b.n_row); return STEP_EXPERTS_UP;
     case STEP_EXPERTS_DOWN:
         return p->experts.net && experts_next(&p->experts, l, &p->route) ? STEP_EXPERTS_UP : STEP_COMBINE;
-    case STEP_EXPERTS_UP: return l->down_q8 ? STEP_EXPERTS_QUANT : STEP_EXPERTS_DOWN;
+    case STEP_EXPERTS_UP: return l->down_form ? STEP_EXPERTS_QUANT : STEP_EXPERTS_DOWN;
     case STEP_FINAL_NORM: return p->b.n_logit ? STEP_HEAD_NORM : STEP_DONE;
     default: return p->step + 1;
     }

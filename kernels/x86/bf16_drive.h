@@ -1,0 +1,118 @@
+/* bf16_drive.h: walks a matrix multiply on BF16 rows in panels of 16 outputs and blocks of rows; the
+ * dot products come from the including file (bf16_float.h, bf16_avx512.c). Static in each.
+ *
+ * scratch: sums [BF16_ROWS, 16, 16] twice, dot products, then two panels of decoded weights.
+ */
+#ifndef GLM_KERNELS_BF16_DRIVE_H
+#define GLM_KERNELS_BF16_DRIVE_H
+
+#include "float_finish.h"
+
+#define BF16_ROWS 42u /* rows that share a panel's pieces while these are in L1 */
+
+struct bf16_work {
+    float *acc, *total;  /* [BF16_ROWS, PANEL, 16] */
+    float *dots, *dots2; /* [BF16_ROWS, PANEL] */
+    char *panel, *panel2;
+};
+
+/* Outputs [out, out + n_out) of w. */
+struct bf16_panel {
+    const struct weight *w;
+    uint32_t out, n_out;
+    bool first;          /* nobody prefetched it */
+    bool decoded;        /* `to` has its weights */
+    const uint8_t *next; /* the first weight of the panel that is computed after it; or NULL */
+    char *to;            /* room for its decoded weights */
+};
+
+/* dots[r * PANEL + o] of n_row <= BF16_ROWS rows, with subnormals as zeros; to be called between
+ * zero_subnormals and restore_subnormals only. */
+static void bf16_dots(const struct bf16_panel *p, const char *const *x, uint32_t n_row,
+    const struct bf16_work *s, float *dots);
+
+/* Bytes between decoded weight rows, 4 an input or fewer: not a power of two, which would put all rows
+ * into the same cache sets. */
+static inline size_t bf16_panel_stride(uint32_t n_in) { return ((size_t)n_in + 31) / 32 * 128 + 64; }
+
+static struct bf16_work bf16_work_init(void *scratch, uint32_t n_in)
+{
+    struct bf16_work s;
+    s.acc = scratch;
+    s.total = s.acc + BF16_ROWS * PANEL * 16;
+    s.dots = s.total + BF16_ROWS * PANEL * 16;
+    s.dots2 = s.dots + BF16_ROWS * PANEL;
+    s.panel = (char *)(s.dots2 + BF16_ROWS * PANEL);
+    s.panel2 = s.panel + PANEL * bf16_panel_stride(n_in);
+    return s;
+}
+
+/* The compiler may move arithmetic over a change of the mode, but not into or out of this call. */
+static __attribute__((noinline)) void flushed_dots(const struct bf16_panel *p,
+    const char *const *x, uint32_t n_row, const struct bf16_work *s, float *dots)
+{
+    unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | 0x8040u); /* flush to zero, denormals are zeros */
+    __asm__ volatile("" ::: "memory");
+    bf16_dots(p, x, n_row, s, dots);
+    __asm__ volatile("" ::: "memory");
+    _mm_setcsr(mode);
+}
+
+/* Rows of a block, so that all blocks are about equal, in tiles of 6 or 3 rows. */
+static uint32_t bf16_row_block(uint32_t n_row)
+{
+    uint32_t n = (n_row + BF16_ROWS - 1) / BF16_ROWS;
+    return n <= 1 ? BF16_ROWS : ((n_row + n - 1) / n + 5) / 6 * 6;
+}
+
+/* A panel of a call on outputs [begin, end): `first` unless the call is warm, `next` behind the last. */
+static struct bf16_panel bf16_panel_at(const struct weight *w, uint32_t out, uint32_t begin,
+    uint32_t end, bool warm, const void *next)
+{
+    uint32_t n_out = end - out < PANEL ? end - out : PANEL;
+    struct bf16_panel p = { .w = w, .out = out, .n_out = n_out, .first = out == begin && !warm };
+    p.next = out + n_out < end ? (const uint8_t *)w->data + (out + n_out) * w->row_bytes : next;
+    return p;
+}
+
+static void matmul_bf16(const struct matmul *mm, uint32_t begin, uint32_t end, void *scratch)
+{
+    struct bf16_work s = bf16_work_init(scratch, mm->w->n_in);
+    uint32_t block = bf16_row_block(mm->x.n);
+    const char *x[BF16_ROWS];
+    for (uint32_t out = begin; out < end; out += PANEL) {
+        struct bf16_panel p = bf16_panel_at(mm->w, out, begin, end, mm->warm, mm->next);
+        p.to = s.panel;
+        for (uint32_t row = 0; row < mm->x.n; row += block) {
+            uint32_t n = mm->x.n - row < block ? mm->x.n - row : block;
+            row_pointers(&mm->x, row, n, x);
+            flushed_dots(&p, x, n, &s, s.dots);
+            finish_matmul(mm, out, p.n_out, row, n, s.dots);
+            p.decoded = true;
+        }
+    }
+}
+
+static void swiglu_bf16(const struct swiglu *sg, uint32_t begin, uint32_t end, void *scratch)
+{
+    struct bf16_work s = bf16_work_init(scratch, sg->gate->n_in);
+    uint32_t block = bf16_row_block(sg->x.n);
+    const char *x[BF16_ROWS];
+    for (uint32_t out = begin; out < end; out += PANEL) {
+        struct bf16_panel p = bf16_panel_at(sg->gate, out, begin, end, sg->warm, sg->next_gate);
+        struct bf16_panel q = bf16_panel_at(sg->up, out, begin, end, sg->warm, sg->next_up);
+        p.to = s.panel;
+        q.to = s.panel2;
+        for (uint32_t row = 0; row < sg->x.n; row += block) {
+            uint32_t n = sg->x.n - row < block ? sg->x.n - row : block;
+            row_pointers(&sg->x, row, n, x);
+            flushed_dots(&p, x, n, &s, s.dots);
+            flushed_dots(&q, x, n, &s, s.dots2);
+            finish_swiglu(sg, out, p.n_out, row, n, s.dots, s.dots2);
+            p.decoded = q.decoded = true;
+        }
+    }
+}
+
+#endif
