@@ -339,12 +339,16 @@ static void op_guess(struct pass *p, struct op *op)
     }
 }
 
+/* A draft may be wrong: its head takes activations as they are fastest. */
 static void op_head(struct pass *p, struct op *op)
 {
     const struct net *n = p->net;
-    const struct weight *head = p->b.mtp_hidden ? &n->mtp_head : &n->head;
     op->n_row = p->b.n_logit;
-    op_matmul(op, act_in(&p->sel, ACT_F32, true), head, NULL, p->logits, false);
+    if (p->b.mtp_hidden) {
+        op_matmul(op, act_in(&p->sel, backend_form(n->be, &n->mtp_head), false), &n->mtp_head, NULL, p->logits, false);
+        return;
+    }
+    op_matmul(op, act_in(&p->sel, ACT_F32, true), &n->head, NULL, p->logits, false);
     op->part[0].fine = true;
 }
 
@@ -355,7 +359,8 @@ static void op_final_norm(struct pass *p, struct op *op, bool selected)
     const struct weight *head = p->b.mtp_hidden ? &n->mtp_head : &n->head;
     struct act out = { .f = p->hidden, .n_in = n->hp.d_model };
     if (selected) {
-        out = act_in(&p->sel, ACT_F32, backend_wants_q8(n->be, head));
+        out = p->b.mtp_hidden ? act_in(&p->sel, backend_form(n->be, head), false)
+                              : act_in(&p->sel, ACT_F32, backend_wants_q8(n->be, head));
         op->rows = p->logit_rows;
         op->n_row = p->b.n_logit;
     }
