@@ -61,16 +61,17 @@ ALWAYS void block_end(
     }
 }
 
-/* A span of 8 blocks: 4-byte words, n of them a block, that two bytes of scale shift by half a word
- * in every second block. Words of two blocks of Q4_0, n = 4:
+/* A span of 8 blocks; the first row's next one is at `soon`. 4-byte words, n of them a block, that
+ * two bytes of scale shift by half a word in every second block. Words of two blocks of Q4_0, n = 4:
  *
  *   [d d 0 1][2 - 5][6 - 9][10 - 13][14 15 d' d'][0' - 3'][4' - 7'][8' - 11'][12' - 15']
  *
  * Bytes that are not quants are zeroed; what they are multiplied with then does not matter. */
 ALWAYS void direct_span(struct direct *v, const struct panel *p, const uint8_t *at,
-    const uint32_t R, const uint32_t format)
+    const uint8_t *soon, const uint32_t R, const uint32_t format)
 {
     const uint32_t n = format == W_Q4_0 ? 4 : 8;
+    const uint32_t n_soon = LANES / (2 * n); /* rows to ask for with 16 bytes of each */
     __m256i t[2][4];
     __m256 d[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
 #pragma GCC unroll 68
@@ -79,8 +80,11 @@ ALWAYS void direct_span(struct direct *v, const struct panel *p, const uint8_t *
         const uint32_t e = j == 0 ? 0 : j <= n ? 4 * j - 2 : 4 * (j - n - 1); /* its first quant */
         const int32_t valid = j == 0 || j == n ? 0xffff : -1;
         if (i % 4 == 0) {
+            for (uint32_t row = 0; i / 4 < 2 * n && row < n_soon; row++, soon += p->stride)
+                prefetch_span(soon, q8_formats[format].span_bytes);
             if (p->ahead)
-                prefetch(p->data + p->ahead + (size_t)(at + 4 * i - p->data) * LANES, 16 * LANES);
+                prefetch_panel(
+                    p->data + p->ahead + (size_t)(at + 4 * i - p->data) * LANES, 16 * LANES);
             transpose(at + 4 * i, p->stride, t[0]);
             transpose(at + 4 * i + 8 * p->stride, p->stride, t[1]);
         }
@@ -116,7 +120,7 @@ ALWAYS void direct_blocks(struct direct *v, const struct panel *p, const uint8_t
         const uint8_t *from[2] = {at, at + 8 * p->stride};
         __m256 d[2] = {gather_f16(from[0], p->stride), gather_f16(from[1], p->stride)};
         if (p->ahead)
-            prefetch(
+            prefetch_panel(
                 p->data + p->ahead + (size_t)(at - p->data) * LANES, (size_t)LANES * block_bytes);
         block_begin(v, R, b);
 #pragma GCC unroll 2
@@ -149,7 +153,7 @@ ALWAYS void direct_rows(const struct panel *p, const struct row_span *rs, float 
         if (p->first)
             prefetch_rows(p, at);
         if (p->n_in - k >= SPAN)
-            direct_span(&v, p, at, R, format);
+            direct_span(&v, p, at, span_after(p, at, k), R, format);
         else
             direct_blocks(&v, p, at, (p->n_in - k) / 32, R, format);
     }
