@@ -62,6 +62,31 @@ ALWAYS void prefetch(const uint8_t *p, size_t bytes)
         _mm_prefetch((const char *)p + line, _MM_HINT_T1);
 }
 
+/* Few rows are bound by memory, and a processor drops prefetches while all of its miss buffers are
+ * busy: of a stream that is read at memory's rate, most of them, and the loads that then miss keep
+ * the buffers busy. So each line of the next panel is asked for three times, FAR and NEAR bytes
+ * before its turn and in its turn, and each row of this panel once more, from L2 into L1, a span
+ * before it is used. Measured on two threads with Q6_K: 28 GB/s with one prefetch, 43 with two, 48
+ * with the one into L1, of 70 that plain reading gives; with other traffic on the memory's bus 35
+ * without the third, 37 with it, of 44. */
+#define FAR (16u << 10)
+#define NEAR (6u << 10)
+ALWAYS void prefetch_panel(const uint8_t *p, size_t bytes)
+{
+    for (size_t line = 0; line < bytes; line += 64) {
+        _mm_prefetch((const char *)p + line + FAR, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + line + NEAR, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + line, _MM_HINT_T0);
+    }
+}
+
+/* One row's span; where it begins within a line is not known. */
+ALWAYS void prefetch_span(const uint8_t *row, const uint32_t bytes)
+{
+    for (uint32_t at = 0; at < bytes + 63; at += 64)
+        _mm_prefetch((const char *)row + at, _MM_HINT_T0);
+}
+
 /* A call's first panel, which nobody prefetched: at the beginning of a span, what comes soon in the
  * same rows, and at the beginning of the rows all up to there. */
 static inline void prefetch_rows(const struct panel *p, const uint8_t *at)
@@ -126,6 +151,12 @@ static inline struct panel panel_at(
         p.stride = bytes;
     }
     return p;
+}
+
+/* Where the first row's span behind `at` is: in this panel, or at the beginning of the next. */
+ALWAYS const uint8_t *span_after(const struct panel *p, const uint8_t *at, uint32_t k)
+{
+    return p->n_in - k > SPAN ? at + p->format->span_bytes : p->data + p->ahead;
 }
 
 /* What comes before and after a panel: `first` of a call that is not warm, `last` of the call, then

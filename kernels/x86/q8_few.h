@@ -23,8 +23,11 @@ struct few {
         float min[16];                        /* with a minimum: what it is multiplied with */
     } term[FEW_ROWS];
     __m512 acc[FEW_ROWS];
-    const uint8_t *next;                      /* to prefetch, */
-    uint32_t each;                            /* so many bytes with a group */
+    const uint8_t *next;                      /* to prefetch of the next panel, */
+    uint32_t each;                            /* so many bytes with a group, */
+    const uint8_t *soon;                      /* and of this one the next span: of the row that */
+    size_t stride;                            /* comes next, and from row to row */
+    uint32_t span_bytes;
 };
 
 /* ---- words of 16 outputs --------------------------------------------------------------------- */
@@ -154,13 +157,17 @@ ALWAYS __m512 byte_float(__m512i v, const int i)
 /* ---- sums ------------------------------------------------------------------------------------ */
 
 /* A group that begins at quad `first` of block b: n quads w, its scale and, where there is one, its
- * minimum. Asks for as much of the next panel as the group takes in this: evenly, because a burst of
- * prefetches holds up the loads, and memory then gives a third of its rate. */
+ * minimum. Asks for as much of the next panel, and of this panel's next span, as the group takes:
+ * evenly, because a burst of prefetches holds up the loads, and memory then gives a third of its
+ * rate. */
 ALWAYS void few_group(struct few *v, const uint32_t R, uint32_t b, const uint32_t first,
     const uint32_t n, const __m512i *w, __m512 scale, __m512 min, const bool has_min)
 {
     uint32_t at = 2 * b + first / 4;
-    prefetch(v->next, v->each);
+#pragma GCC unroll 2
+    for (uint32_t i = 0; i < n / 4; i++, v->soon += v->stride)
+        prefetch_span(v->soon, v->span_bytes);
+    prefetch_panel(v->next, v->each);
     v->next += v->each;
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < R; r++) {
@@ -471,6 +478,8 @@ ALWAYS void few_rows(const struct panel *p, const struct row_span *rs, float (*a
     struct few v;
     struct at16 at = at16_of(p->data, p->stride);
     v.each = q8_formats[format].span_bytes * LANES * q8_formats[format].group / SPAN;
+    v.span_bytes = q8_formats[format].span_bytes;
+    v.stride = p->stride;
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < R; r++)
         v.acc[r] = _mm512_setzero_ps();
@@ -478,6 +487,7 @@ ALWAYS void few_rows(const struct panel *p, const struct row_span *rs, float (*a
         uint32_t left = (p->n_in - k) / 32;
         if (p->first)
             prefetch_rows(p, at.low);
+        v.soon = span_after(p, at.low, k);
         v.next = p->ahead ? p->data + p->ahead + (size_t)(at.low - p->data) * LANES : at.low;
         few_begin(&v, R, p, rs, k, format);
         few_span(&v, R, &at, left < SPAN_BLOCKS ? left : SPAN_BLOCKS, format);
