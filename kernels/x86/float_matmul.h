@@ -17,7 +17,7 @@
 #include "float_finish.h"
 
 #ifdef __AVX512F__
-#define TILE_ROWS 4
+#define TILE_ROWS 6
 #define TILE_OUTS 4
 #define DIRECT_ROWS 3
 #define DIRECT_OUTS 4
@@ -27,7 +27,7 @@
 #define DIRECT_ROWS 2
 #define DIRECT_OUTS 4
 #endif
-#define ROW_BLOCK 32
+#define ROW_BLOCK 36
 #define K_STEP 512
 
 struct work {
