@@ -11,7 +11,7 @@ from host import AIR, GREEDY, NANO, QUESTION, SUM, WEATHER, Nano, texts
 
 from glm45 import Error, GlmError, Model, Paused, Prefill, Reasoning, Text, ToolCall, TurnEnd
 
-LONG = {"thinking": False, "max_tokens": 3000, "temperature": 5.0, "top_p": 1.0, "top_k": 0}  # seldom ends by itself
+LONG = {"thinking": False, "max_tokens": 3000, "answer_pattern": "[a-z ]{20000}"}  # cannot end before its limit
 
 
 class Async(Nano, unittest.IsolatedAsyncioTestCase):
@@ -90,7 +90,8 @@ class Async(Nano, unittest.IsolatedAsyncioTestCase):
             await task
         with self.assertRaises(asyncio.TimeoutError):
             await asyncio.wait_for(session.stream("Hello!", **LONG), 0.05)
-        self.assertEqual((await session.stream("Hello!", thinking=False, **GREEDY)).end.reason, "stop")
+        # what was written so far stays, so that the answer to it may be anything
+        self.assertIn((await session.stream("Hello!", thinking=False, **GREEDY)).end.reason, ("stop", "length"))
 
     async def test_cancel(self):
         session = self.session()
