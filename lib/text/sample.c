@@ -7,14 +7,13 @@
  * drawn.
  */
 #include "text.h"
-#include "../base/weight.h"
+#include "sample_pass.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
 #define BLOCK 256u
-#define LANES 16u
 #define DIGIT_BITS 11u
 #define N_DIGIT (1u << DIGIT_BITS)
 #define SHARES                                                                                     \
@@ -23,6 +22,7 @@
 
 struct sampler {
     struct mem *mem;
+    const struct sample_passes *pass;
     uint32_t n_vocab, n_block;
     float *logit;    /* [n_vocab] after mask and penalty, where there are any */
     float *weight;   /* [n_vocab] e^((logit - max) / temperature), of tokens, then of candidates */
@@ -46,6 +46,7 @@ int32_t sampler_open(struct mem *m, uint32_t n_vocab, struct sampler **out, glm_
     if (s == NULL)
         return err_nomem(err, "the sampler");
     s->mem = m;
+    s->pass = sample_passes();
     s->n_vocab = n_vocab;
     s->n_block = (n_vocab - 1) / BLOCK + 1;
     s->logit = mem_array(m, n_vocab, sizeof *s->logit);
@@ -92,49 +93,7 @@ int32_t sample_check(const struct sample_options *o, glm_error *err)
     return 0;
 }
 
-/* ---- logits as ordered integers -------------------------------------------------------------- */
-
-#define ORDER_MINUS_INFINITY 0x007fffffu
-#define ORDER_PLUS_INFINITY 0xff800000u
-
-/* Unsigned integers in the order of the floats. Adding 0 makes the two zeros one. */
-static inline uint32_t order_of(float f)
-{
-    uint32_t bits = f32_bits(f + 0.0f);
-    return bits ^ ((uint32_t) - (int32_t)(bits >> 31) | 0x80000000u);
-}
-
-struct extent {
-    uint32_t least, most;
-};
-
-/* Lanes of signed integers, which SSE2 can compare; the bias is taken off at the end. */
-static struct extent block_extent(const float *x, uint32_t n)
-{
-    int32_t least[LANES], most[LANES];
-    for (uint32_t j = 0; j < LANES; j++) {
-        least[j] = INT32_MAX;
-        most[j] = INT32_MIN;
-    }
-    uint32_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (uint32_t j = 0; j < LANES; j++) {
-            int32_t key = (int32_t)(order_of(x[i + j]) ^ 0x80000000u);
-            least[j] = key < least[j] ? key : least[j];
-            most[j] = key > most[j] ? key : most[j];
-        }
-    }
-    for (; i < n; i++) {
-        int32_t key = (int32_t)(order_of(x[i]) ^ 0x80000000u);
-        least[0] = key < least[0] ? key : least[0];
-        most[0] = key > most[0] ? key : most[0];
-    }
-    for (uint32_t j = 1; j < LANES; j++) {
-        least[0] = least[j] < least[0] ? least[j] : least[0];
-        most[0] = most[j] > most[0] ? most[j] : most[0];
-    }
-    return (struct extent){(uint32_t)least[0] ^ 0x80000000u, (uint32_t)most[0] ^ 0x80000000u};
-}
+/* ---- the extent of the logits -------------------------------------------------------------------- */
 
 static uint32_t block_size(const struct sampler *s, uint32_t i_block)
 {
@@ -142,17 +101,39 @@ static uint32_t block_size(const struct sampler *s, uint32_t i_block)
     return left < BLOCK ? left : BLOCK;
 }
 
+static void widen(struct extent *all, struct extent e)
+{
+    all->least = e.least < all->least ? e.least : all->least;
+    all->most = e.most > all->most ? e.most : all->most;
+}
+
 /* Fills block_top. A NaN's order lies outside those of the two infinities. */
 static struct extent scan(struct sampler *s, const float *x /* [n_vocab] */)
 {
     struct extent all = {UINT32_MAX, 0};
     for (uint32_t b = 0; b < s->n_block; b++) {
-        struct extent e = block_extent(x + (size_t)b * BLOCK, block_size(s, b));
+        struct extent e = s->pass->extent(x + (size_t)b * BLOCK, block_size(s, b));
         s->block_top[b] = e.most;
-        all.least = e.least < all.least ? e.least : all.least;
-        all.most = e.most > all.most ? e.most : all.most;
+        widen(&all, e);
     }
     return all;
+}
+
+/* Fills s->logit with what the mask leaves, and block_top of that; *raw: the extent of all logits. */
+static struct extent scan_masked(struct sampler *s, const float *x, const uint32_t *mask, struct extent *raw)
+{
+    struct extent left = {UINT32_MAX, 0};
+    *raw = left;
+    for (uint32_t b = 0; b < s->n_block; b++) {
+        size_t at = (size_t)b * BLOCK;
+        uint32_t n = block_size(s, b);
+        widen(raw, s->pass->extent(x + at, n));
+        s->pass->mask(s->logit + at, x + at, mask + at / 32, n);
+        struct extent e = s->pass->extent(s->logit + at, n);
+        s->block_top[b] = e.most;
+        widen(&left, e);
+    }
+    return left;
 }
 
 static int32_t refuse_number(const struct sampler *s, const float *x, glm_error *err)
@@ -179,59 +160,6 @@ static int32_t first_of(const struct sampler *s, const float *x, uint32_t most)
 }
 
 /* ---- mask and repetition penalty ------------------------------------------------------------- */
-
-/* Without a branch and with constant bits, so that it becomes vectors. */
-static void apply_mask_word(float *to, const float *x, uint32_t word, uint32_t n)
-{
-    static const uint32_t bit[32] = {
-        1u << 0,
-        1u << 1,
-        1u << 2,
-        1u << 3,
-        1u << 4,
-        1u << 5,
-        1u << 6,
-        1u << 7,
-        1u << 8,
-        1u << 9,
-        1u << 10,
-        1u << 11,
-        1u << 12,
-        1u << 13,
-        1u << 14,
-        1u << 15,
-        1u << 16,
-        1u << 17,
-        1u << 18,
-        1u << 19,
-        1u << 20,
-        1u << 21,
-        1u << 22,
-        1u << 23,
-        1u << 24,
-        1u << 25,
-        1u << 26,
-        1u << 27,
-        1u << 28,
-        1u << 29,
-        1u << 30,
-        1u << 31,
-    };
-    for (uint32_t j = 0; j < n; j++) {
-        uint32_t keep = (uint32_t) - (int32_t)((word & bit[j]) == bit[j]);
-        to[j] = f32_from_bits(
-            (f32_bits(x[j]) & keep) | (0xff800000u & ~keep)); /* -infinity where not kept */
-    }
-}
-
-static void apply_mask(const struct sampler *s, const float *logits, const uint32_t *mask)
-{
-    uint32_t n_word = s->n_vocab / 32, rest = s->n_vocab % 32;
-    for (uint32_t i = 0; i < n_word; i++)
-        apply_mask_word(s->logit + i * 32u, logits + i * 32u, mask[i], 32);
-    if (rest > 0)
-        apply_mask_word(s->logit + n_word * 32u, logits + n_word * 32u, mask[n_word], rest);
-}
 
 static void apply_penalty(
     const struct sampler *s, float penalty, const int32_t *history, size_t n_history)
@@ -337,47 +265,6 @@ static uint32_t keep_top_k(struct sampler *s, const float *x, uint32_t k)
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-/* e^t for t <= 0 in single precision, 0 below e^-87. Range reduction by ln 2 in two parts and the
- * polynomial of expf in the Cephes library (S. L. Moshier, https://www.netlib.org/cephes/): within
- * 2 units in the last place. */
-static inline float exp_of(float t)
-{
-    float in = t < -87.0f ? -87.0f : t;
-    float shifted =
-        in * 1.44269504088896341f + 0x1.8p23f; /* the nearest integer, in the low bits */
-    float n = shifted - 0x1.8p23f;
-    float r = in - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    float power = f32_from_bits((f32_bits(shifted) - 0x4b400000u + 127u) << 23);
-    return t < -87.0f ? 0.0f : p * power;
-}
-
-static void put_weights(float *weight, const float *x, uint32_t n, float max, float temperature)
-{
-    for (uint32_t i = 0; i < n; i++)
-        weight[i] = exp_of((x[i] - max) / temperature);
-}
-
-static double sum_of(const float *weight, uint32_t n)
-{
-    double lane[8] = {0};
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (uint32_t j = 0; j < 8; j++)
-            lane[j] += weight[i + j];
-    for (; i < n; i++)
-        lane[0] += weight[i];
-    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
-           ((lane[4] + lane[5]) + (lane[6] + lane[7]));
-}
-
 /* ---- top_p and min_p ------------------------------------------------------------------------- */
 
 /* Drops candidates below a weight that no filter lets pass: min_p's, and top_p's share of the rest
@@ -387,14 +274,7 @@ static uint32_t drop_light(
     struct sampler *s, const uint32_t *ids, uint32_t n, double total, float top_p, float min_p)
 {
     float light = top_p < 1 ? (float)((1.0 - (double)top_p) * total / n * 0.999) : 0.0f;
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        float w = s->weight[i];
-        s->id[kept] = ids != NULL ? ids[i] : i;
-        s->weight[kept] = w;
-        kept += w > light && w >= min_p;
-    }
-    return kept;
+    return s->pass->keep(s->weight, s->id, ids, n, light, min_p);
 }
 
 /* The border of the smallest set of heaviest candidates whose weight reaches `target`. Positive
@@ -477,11 +357,11 @@ static int32_t draw(const struct sampler *s, uint32_t n, double u)
 {
     double total = 0, reached = 0;
     for (uint32_t i = 0; i < n; i += BLOCK)
-        total += sum_of(s->weight + i, n - i < BLOCK ? n - i : BLOCK);
+        total += s->pass->sum(s->weight + i, n - i < BLOCK ? n - i : BLOCK);
     double target = u * total;
     uint32_t at = 0;
     while (n - at > BLOCK) {
-        double sum = sum_of(s->weight + at, BLOCK);
+        double sum = s->pass->sum(s->weight + at, BLOCK);
         if (reached + sum > target)
             break;
         reached += sum;
@@ -506,11 +386,11 @@ static int32_t filter_and_draw(
         n = keep_top_k(s, x, (uint32_t)o->top_k);
         ids = s->id;
         for (uint32_t i = 0; i < n; i++)
-            s->weight[i] = exp_of((x[ids[i]] - max) / o->temperature);
+            s->weight[i] = sample_exp((x[ids[i]] - max) / o->temperature);
     } else {
-        put_weights(s->weight, x, n, max, o->temperature);
+        s->pass->weights(s->weight, x, n, max, o->temperature);
     }
-    double total = sum_of(s->weight, n);
+    double total = s->pass->sum(s->weight, n);
     n = drop_light(s, ids, n, total, o->top_p, o->min_p);
     if (o->top_p < 1)
         n = keep_top_p(s, n, (double)o->top_p * total);
@@ -525,17 +405,15 @@ int32_t sample_draw(struct sampler *s, const struct sample_options *o, const flo
     if (rc)
         return rc;
     const float *x = logits;
-    struct extent extent = scan(s, logits);
-    if (extent.least < ORDER_MINUS_INFINITY || extent.most >= ORDER_PLUS_INFINITY)
+    struct extent raw, extent = mask != NULL ? scan_masked(s, logits, mask, &raw) : (raw = scan(s, logits));
+    if (raw.least < ORDER_MINUS_INFINITY || raw.most >= ORDER_PLUS_INFINITY)
         return refuse_number(s, logits, err);
-    bool penalise = o->repeat_penalty != 1 && n_history > 0;
-    if (mask != NULL || penalise) {
-        if (mask != NULL)
-            apply_mask(s, logits, mask);
-        else
+    if (mask != NULL)
+        x = s->logit;
+    if (o->repeat_penalty != 1 && n_history > 0) {
+        if (mask == NULL)
             memcpy(s->logit, logits, s->n_vocab * sizeof *logits);
-        if (penalise)
-            apply_penalty(s, o->repeat_penalty, history, n_history);
+        apply_penalty(s, o->repeat_penalty, history, n_history);
         x = s->logit;
         extent = scan(s, x);
     }
