@@ -47,14 +47,16 @@ static struct bf16_work bf16_work_init(void *scratch, uint32_t n_in)
     return s;
 }
 
-/* The compiler may move arithmetic over a change of the mode, but not into or out of this call. */
-static __attribute__((noinline)) void flushed_dots(const struct bf16_panel *p,
+/* Panel i's dot products at dots + i * n_row * PANEL. The compiler may move arithmetic over a change of the mode, but not into or
+ * out of this call. */
+static __attribute__((noinline)) void flushed_dots(const struct bf16_panel *p, uint32_t n_panel,
     const char *const *x, uint32_t n_row, const struct bf16_work *s, float *dots)
 {
     unsigned mode = _mm_getcsr();
     _mm_setcsr(mode | 0x8040u); /* flush to zero, denormals are zeros */
     __asm__ volatile("" ::: "memory");
-    bf16_dots(p, x, n_row, s, dots);
+    for (uint32_t i = 0; i < n_panel; i++)
+        bf16_dots(&p[i], x, n_row, s, dots + (size_t)i * n_row * PANEL);
     __asm__ volatile("" ::: "memory");
     _mm_setcsr(mode);
 }
@@ -76,20 +78,35 @@ static struct bf16_panel bf16_panel_at(const struct weight *w, uint32_t out, uin
     return p;
 }
 
+/* Panels whose dot products fit the room for a block of rows, up to PANELS: changing the mode costs as much as a short panel. */
+#define PANELS 8u
+
+static uint32_t bf16_panels_at(const struct weight *w, uint32_t out, uint32_t begin, uint32_t end, uint32_t n_row, bool warm,
+    const void *next, char *to, struct bf16_panel *p)
+{
+    uint32_t n = 0, most = n_row > 0 && n_row <= BF16_ROWS ? BF16_ROWS / n_row : 1;
+    for (most = most < PANELS ? most : PANELS; n < most && out < end; out += PANEL) {
+        p[n] = bf16_panel_at(w, out, begin, end, warm, next);
+        p[n++].to = to;
+    }
+    return n;
+}
+
 static void matmul_bf16(const struct matmul *mm, uint32_t begin, uint32_t end, void *scratch)
 {
     struct bf16_work s = bf16_work_init(scratch, mm->w->n_in);
     uint32_t block = bf16_row_block(mm->x.n);
     const char *x[BF16_ROWS];
-    for (uint32_t out = begin; out < end; out += PANEL) {
-        struct bf16_panel p = bf16_panel_at(mm->w, out, begin, end, mm->warm, mm->next);
-        p.to = s.panel;
+    struct bf16_panel p[PANELS];
+    for (uint32_t out = begin, n_panel; out < end; out += n_panel * PANEL) {
+        n_panel = bf16_panels_at(mm->w, out, begin, end, mm->x.n, mm->warm, mm->next, s.panel, p);
         for (uint32_t row = 0; row < mm->x.n; row += block) {
             uint32_t n = mm->x.n - row < block ? mm->x.n - row : block;
             row_pointers(&mm->x, row, n, x);
-            flushed_dots(&p, x, n, &s, s.dots);
-            finish_matmul(mm, out, p.n_out, row, n, s.dots);
-            p.decoded = true;
+            flushed_dots(p, n_panel, x, n, &s, s.dots);
+            for (uint32_t i = 0; i < n_panel; i++)
+                finish_matmul(mm, out + i * PANEL, p[i].n_out, row, n, s.dots + (size_t)i * n * PANEL);
+            p[0].decoded = true; /* several panels have one block of rows */
         }
     }
 }
@@ -99,18 +116,19 @@ static void swiglu_bf16(const struct swiglu *sg, uint32_t begin, uint32_t end, v
     struct bf16_work s = bf16_work_init(scratch, sg->gate->n_in);
     uint32_t block = bf16_row_block(sg->x.n);
     const char *x[BF16_ROWS];
-    for (uint32_t out = begin; out < end; out += PANEL) {
-        struct bf16_panel p = bf16_panel_at(sg->gate, out, begin, end, sg->warm, sg->next_gate);
-        struct bf16_panel q = bf16_panel_at(sg->up, out, begin, end, sg->warm, sg->next_up);
-        p.to = s.panel;
-        q.to = s.panel2;
+    struct bf16_panel p[PANELS], q[PANELS];
+    for (uint32_t out = begin, n_panel; out < end; out += n_panel * PANEL) {
+        n_panel = bf16_panels_at(sg->gate, out, begin, end, sg->x.n, sg->warm, sg->next_gate, s.panel, p);
+        bf16_panels_at(sg->up, out, begin, end, sg->x.n, sg->warm, sg->next_up, s.panel2, q);
         for (uint32_t row = 0; row < sg->x.n; row += block) {
             uint32_t n = sg->x.n - row < block ? sg->x.n - row : block;
             row_pointers(&sg->x, row, n, x);
-            flushed_dots(&p, x, n, &s, s.dots);
-            flushed_dots(&q, x, n, &s, s.dots2);
-            finish_swiglu(sg, out, p.n_out, row, n, s.dots, s.dots2);
-            p.decoded = q.decoded = true;
+            flushed_dots(p, n_panel, x, n, &s, s.dots);
+            flushed_dots(q, n_panel, x, n, &s, s.dots2);
+            for (uint32_t i = 0; i < n_panel; i++)
+                finish_swiglu(sg, out + i * PANEL, p[i].n_out, row, n, s.dots + (size_t)i * n * PANEL,
+                    s.dots2 + (size_t)i * n * PANEL);
+            p[0].decoded = q[0].decoded = true;
         }
     }
 }
