@@ -147,24 +147,6 @@ static void attend_page(const struct attention *a, const float *q, const void *p
 
 /* ---- pages of bfloat16 ----------------------------------------------------------------------- */
 
-static float flushed(float x)
-{
-    return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x;
-}
-
-/* What rounds up to the smallest normal number only because numbers below it have fewer bits is
- * flushed, too: scaled up, it is smaller. */
-static float fma_flushed(float a, float b, float c)
-{
-    a = flushed(a);
-    b = flushed(b);
-    c = flushed(c);
-    float y = fmaf(a, b, c);
-    if (fabsf(y) == 0x1p-126f && fabsf(fmaf(a * 0x1p+30f, b, c * 0x1p+30f)) < 0x1p-96f)
-        return copysignf(0.0f, y);
-    return flushed(y);
-}
-
 static float pair(float a0, float a1, float b0, float b1, float c)
 {
     return fma_flushed(a0, b0, fma_flushed(a1, b1, c));

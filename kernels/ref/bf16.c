@@ -6,9 +6,6 @@
  */
 #include "ref.h"
 
-#include <float.h>
-#include <math.h>
-
 bool k_has_bf16(const struct weight *w)
 {
     if (w->format == W_F8)
@@ -23,27 +20,12 @@ void ref_round_bf16(const float *x, uint32_t n_in, void *row)
         to[i] = bf16_from_f32(x[i]);
 }
 
-static float flush(float v) { return fabsf(v) < FLT_MIN ? copysignf(0.0f, v) : v; }
-
-/* a * b + c, flushed where it is tiny after rounding with 24 bits: a result that only subnormal
- * rounding brings up to FLT_MIN is found by computing it again, 2^32 times larger. */
-static float fma_flush(float a, float b, float c)
-{
-    float v = fmaf(a, b, c);
-    if (fabsf(v) == FLT_MIN) {
-        bool first = fabsf(a) < fabsf(b);
-        float large = fmaf(first ? a * 0x1p32f : a, first ? b : b * 0x1p32f, c * 0x1p32f);
-        return fabsf(large) < FLT_MIN * 0x1p32f ? copysignf(0.0f, v) : v;
-    }
-    return flush(v);
-}
-
 /* Row `out` without its scales. */
 static void decode(const struct weight *w, uint32_t out, float *to)
 {
     const uint8_t *b = (const uint8_t *)w->data + out * w->row_bytes;
     for (uint32_t i = 0; i < w->n_in; i++)
-        to[i] = flush(w->format == W_BF16 ? f32_from_bf16(load_u16(b + 2 * (size_t)i))
+        to[i] = flushed(w->format == W_BF16 ? f32_from_bf16(load_u16(b + 2 * (size_t)i))
                                           : f32_from_e4m3(b[i]));
 }
 
@@ -51,9 +33,9 @@ static float scale_of(const struct weight *w, uint32_t out, uint32_t block)
 {
     const uint8_t *row = (const uint8_t *)w->scale + out / w->block_out * w->scale_row_bytes;
     if (w->scale_format == W_F32)
-        return flush(f32_from_bits(load_u32(row + 4 * (size_t)block)));
+        return flushed(f32_from_bits(load_u32(row + 4 * (size_t)block)));
     uint16_t half = load_u16(row + 2 * (size_t)block);
-    return flush(w->scale_format == W_F16 ? f32_from_f16(half) : f32_from_bf16(half));
+    return flushed(w->scale_format == W_F16 ? f32_from_f16(half) : f32_from_bf16(half));
 }
 
 /* Inputs [begin, end) into the chains of a block. */
@@ -65,8 +47,8 @@ static void block_chains(
     for (uint32_t i = begin; i < end; i += 2) {
         float *chain = &a[(i - begin) / 2 % 16];
         if (i + 1 < end)
-            *chain = fma_flush(flush(f32_from_bf16(x[i + 1])), w[i + 1], *chain);
-        *chain = fma_flush(flush(f32_from_bf16(x[i])), w[i], *chain);
+            *chain = fma_flushed(f32_from_bf16(x[i + 1]), w[i + 1], *chain);
+        *chain = fma_flushed(f32_from_bf16(x[i]), w[i], *chain);
     }
 }
 
@@ -78,11 +60,11 @@ static float dot(const struct weight *w, uint32_t out, const uint16_t *x, const 
         uint32_t end = w->n_in - begin < step ? w->n_in : begin + step;
         block_chains(x, row, begin, end, a);
         for (uint32_t j = 0; j < 16; j++)
-            acc[j] = w->format == W_F8 ? fma_flush(a[j], scale_of(w, out, block), acc[j]) : a[j];
+            acc[j] = w->format == W_F8 ? fma_flushed(a[j], scale_of(w, out, block), acc[j]) : a[j];
     }
     for (uint32_t n = 8; n > 0; n /= 2)
         for (uint32_t j = 0; j < n; j++)
-            acc[j] = flush(acc[j] + acc[j + n]);
+            acc[j] = flushed(acc[j] + acc[j + n]);
     return acc[0];
 }
 

@@ -5,6 +5,9 @@
 
 #include "../kernels.h"
 
+#include <float.h>
+#include <math.h>
+
 static inline uint16_t load_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
 static inline float load_f16(const uint8_t *p) { return f32_from_f16(load_u16(p)); }
 
@@ -12,6 +15,24 @@ static inline float load_f16(const uint8_t *p) { return f32_from_f16(load_u16(p)
 static inline uint32_t load_u32(const uint8_t *p)
 {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* vdpbf16ps's arithmetic: numbers below the smallest normal one are zeros, on the way in and out. */
+static inline float flushed(float v) { return fabsf(v) < FLT_MIN ? copysignf(0.0f, v) : v; }
+
+/* a * b + c, tiny or not after rounding with 24 bits: a result that only the fewer bits of subnormal numbers bring up to
+ * FLT_MIN is found by computing it again, 2^32 times larger. */
+static inline float fma_flushed(float a, float b, float c)
+{
+    a = flushed(a);
+    b = flushed(b);
+    c = flushed(c);
+    float y = fmaf(a, b, c);
+    if (fabsf(y) != FLT_MIN)
+        return flushed(y);
+    bool first = fabsf(a) < fabsf(b);
+    float large = fmaf(first ? a * 0x1p32f : a, first ? b : b * 0x1p32f, c * 0x1p32f);
+    return fabsf(large) < FLT_MIN * 0x1p32f ? copysignf(0.0f, y) : y;
 }
 
 /* Row i of the multiply. */

@@ -108,15 +108,8 @@ INLINE void pair_step(
 
 #else
 
-/* Between these, numbers too small to be normal count as zeros. Everything that is computed there is
- * loaded after the first and stored before the second. */
-#define FLUSH_BEGIN \
-    uint32_t mode = _mm_getcsr(); \
-    _mm_setcsr(mode | 0x8040u); \
-    __asm__ volatile("" ::: "memory");
-#define FLUSH_END \
-    __asm__ volatile("" ::: "memory"); \
-    _mm_setcsr(mode);
+#define FLUSH_BEGIN uint32_t mode = zero_subnormals();
+#define FLUSH_END restore_subnormals(mode);
 
 #ifdef __AVX512F__
 INLINE vsum pair_odd(vpair b)

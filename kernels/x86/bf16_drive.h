@@ -47,18 +47,14 @@ static struct bf16_work bf16_work_init(void *scratch, uint32_t n_in)
     return s;
 }
 
-/* Panel i's dot products at dots + i * n_row * PANEL. The compiler may move arithmetic over a change of the mode, but not into or
- * out of this call. */
+/* Panel i's dot products at dots + i * n_row * PANEL. */
 static __attribute__((noinline)) void flushed_dots(const struct bf16_panel *p, uint32_t n_panel,
     const char *const *x, uint32_t n_row, const struct bf16_work *s, float *dots)
 {
-    unsigned mode = _mm_getcsr();
-    _mm_setcsr(mode | 0x8040u); /* flush to zero, denormals are zeros */
-    __asm__ volatile("" ::: "memory");
+    uint32_t mode = zero_subnormals();
     for (uint32_t i = 0; i < n_panel; i++)
         bf16_dots(&p[i], x, n_row, s, dots + (size_t)i * n_row * PANEL);
-    __asm__ volatile("" ::: "memory");
-    _mm_setcsr(mode);
+    restore_subnormals(mode);
 }
 
 /* Rows of a block, so that all blocks are about equal, in tiles of 6 or 3 rows. */

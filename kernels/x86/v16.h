@@ -16,6 +16,22 @@
 #define INLINE static inline __attribute__((always_inline))
 #define MAYBE_UNUSED __attribute__((unused))
 
+/* From here to restore_subnormals, numbers too small to be normal are zeros, on the way in and out. The compiler moves neither
+ * loads nor stores over these two, but arithmetic: what is computed between them is loaded and stored between them, or lies
+ * in a function of its own that is not inlined. */
+INLINE uint32_t zero_subnormals(void)
+{
+    uint32_t mode = _mm_getcsr();
+    _mm_setcsr(mode | 0x8040u); /* flush to zero, denormals are zeros */
+    __asm__ volatile("" ::: "memory");
+    return mode;
+}
+INLINE void restore_subnormals(uint32_t mode)
+{
+    __asm__ volatile("" ::: "memory");
+    _mm_setcsr(mode);
+}
+
 /* Sixteen bytes or more at any address. */
 INLINE __m128i load_128(const void *p) { return _mm_loadu_si128(p); }
 INLINE __m128i load_64(const void *p) { return _mm_loadl_epi64(p); }

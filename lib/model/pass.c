@@ -15,8 +15,8 @@ enum step {
     STEP_EMBED, STEP_MTP_ENORM, STEP_MTP_HNORM, STEP_MTP_QUANT, STEP_MTP_PROJ,
     STEP_ATTN_NORM, STEP_QKV, STEP_HEADS, STEP_ATTEND, STEP_MERGE, STEP_O, STEP_FFN_NORM,
     STEP_SWIGLU, STEP_DENSE_QUANT, STEP_DOWN,
-    STEP_ROUTER, STEP_TOPK, STEP_GROUP, STEP_GUESS_NORM, STEP_GUESS_ROUTER, STEP_GUESS_TOPK, STEP_EXPERTS_UP, STEP_EXPERTS_QUANT, STEP_EXPERTS_DOWN,
-    STEP_COMBINE,
+    STEP_ROUTER, STEP_TOPK, STEP_GROUP, STEP_GUESS_NORM, STEP_GUESS_ROUTER, STEP_GUESS_TOPK,
+    STEP_EXPERTS_UP, STEP_EXPERTS_QUANT, STEP_EXPERTS_DOWN, STEP_COMBINE,
     STEP_FINAL_NORM, STEP_HEAD_NORM, STEP_HEAD, STEP_DONE
 };
 
@@ -356,11 +356,10 @@ static void op_final_norm(struct pass *p, struct op *op, bool selected)
 {
     const struct net *n = p->net;
     const float *w = p->b.mtp_hidden ? n->mtp_norm : n->norm;
-    const struct weight *head = p->b.mtp_hidden ? &n->mtp_head : &n->head;
     struct act out = { .f = p->hidden, .n_in = n->hp.d_model };
     if (selected) {
-        out = p->b.mtp_hidden ? act_in(&p->sel, backend_form(n->be, head), false)
-                              : act_in(&p->sel, ACT_F32, backend_wants_q8(n->be, head));
+        out = p->b.mtp_hidden ? act_in(&p->sel, backend_form(n->be, &n->mtp_head), false)
+                              : act_in(&p->sel, ACT_F32, backend_wants_q8(n->be, &n->head));
         op->rows = p->logit_rows;
         op->n_row = p->b.n_logit;
     }
@@ -472,7 +471,9 @@ static enum step after_layer(struct pass *p)
 {
     const struct hparams *hp = p->hp;
     keep_residual(p, p->layer + 1);
-    if (p->b.mtp_hidden || p->layer + 1 == hp->n_layer)
+    if (p->b.mtp_hidden) /* its rows are read as logits only */
+        return STEP_HEAD_NORM;
+    if (p->layer + 1 == hp->n_layer)
         return STEP_FINAL_NORM;
     p->layer++;
     return STEP_ATTN_NORM;

@@ -185,6 +185,22 @@ static void check_hidden(const struct net *n, const char *folder, const float *g
     check(most <= bound, folder, "hidden states", most, bound);
 }
 
+/* As drafts are made: logits of the last row alone, keys and values of those before it from passes without any. */
+static void check_draft(struct net *n, struct pass *p, struct kv_seq *seq, const char *folder, const int32_t *ids, uint32_t t,
+    const float *states)
+{
+    uint32_t half = t / 2;
+    size_t bytes = n->hp.n_vocab * sizeof(float);
+    float *last = malloc(bytes);
+    memcpy(last, pass_logits(p, t - 1), bytes);
+    run(p, seq, ids + 1, t, 0, 1, states, NULL);
+    check(!memcmp(last, pass_logits(p, 0), bytes), folder, "the last draft by itself", 0, 0);
+    run(p, seq, ids + 1, half, 0, 0, states, NULL);
+    run(p, seq, ids + 1 + half, t - half, half, 2, states + (size_t)half * n->hp.d_model, NULL);
+    check(!memcmp(last, pass_logits(p, 1), bytes), folder, "the last draft behind keys and values", 0, 0);
+    free(last);
+}
+
 static void check_mtp(struct net *n, struct pass *p, struct kv_seq *seq, const char *folder, const struct expect *e,
     const int32_t *ids, uint32_t t, double bound)
 {
@@ -200,6 +216,7 @@ static void check_mtp(struct net *n, struct pass *p, struct kv_seq *seq, const c
     double most = max_error(pass_logits(p, 0), want.data, want.dim[0] * want.dim[1]);
     if (bound > 0)
         check(most <= bound, folder, "MTP logits", most, bound);
+    check_draft(n, p, seq, folder, ids, t - 1, states);
     free(states);
 }
 
