@@ -46,7 +46,7 @@ int32_t sampler_open(struct mem *m, uint32_t n_vocab, struct sampler **out, glm_
     if (s == NULL)
         return err_nomem(err, "the sampler");
     s->mem = m;
-    s->pass = sample_passes();
+    s->pass = sample_passes(cpu_detect());
     s->n_vocab = n_vocab;
     s->n_block = (n_vocab - 1) / BLOCK + 1;
     s->logit = mem_array(m, n_vocab, sizeof *s->logit);

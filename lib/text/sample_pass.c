@@ -9,7 +9,7 @@
 
 /* ---- the passes --------------------------------------------------------------------------------------------------------- */
 
-/* Lanes of signed integers, which SSE2 can compare; the bias is taken off at the end. */
+/* A block's. Lanes of signed integers, which vectors can compare; the bias is taken off at the end. */
 INLINE struct extent extent(const float *x, uint32_t n)
 {
     int32_t least[LANES], most[LANES];
@@ -184,11 +184,12 @@ PASSES(plain, )
 PASSES(avx2, __attribute__((target("avx2"))))
 #endif
 
-const struct sample_passes *sample_passes(void)
+const struct sample_passes *sample_passes(uint32_t cpu)
 {
 #ifdef __x86_64__
-    if (__builtin_cpu_supports("avx2"))
+    if (cpu & CPU_AVX2)
         return &passes_avx2;
 #endif
+    (void)cpu;
     return &passes_plain;
 }

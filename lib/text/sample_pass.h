@@ -30,7 +30,7 @@ struct sample_passes {
     /* Keeps, in order, candidates with weight > light and >= least: their weights, and their ids (candidate i is ids[i], or i). */
     uint32_t (*keep)(float *weight, uint32_t *id, const uint32_t *ids, uint32_t n, float light, float least);
 };
-const struct sample_passes *sample_passes(void); /* the fastest here */
+const struct sample_passes *sample_passes(uint32_t cpu); /* the fastest with these CPU_* features; 0: plain C */
 float sample_exp(float t);                       /* of one element, as `weights` has it */
 
 #endif

@@ -1,6 +1,7 @@
 /* test_sample.c: the sampler against a plain reference that sorts and uses libm; its distribution;
  * its answers for broken logits and masks; the same draws on every machine.
  */
+#include "lib/text/sample_pass.h"
 #include "lib/text/text.h"
 #include "text_data.h"
 
@@ -352,6 +353,46 @@ START_TEST(pinned)
 }
 END_TEST
 
+/* The passes of the CPU against those in plain C, bit for bit; what lies behind the n elements stays. */
+START_TEST(vectors_change_no_bit)
+{
+    static float x[1000], a[1000], b[1000];
+    static uint32_t bits[32], ids[1000], id_a[1000], id_b[1000];
+    const struct sample_passes *fast = sample_passes(cpu_detect()), *slow = sample_passes(0);
+    uint64_t state = 11;
+    for (uint32_t round = 0; round < 3000; round++) {
+        uint32_t n = (uint32_t)(next_random(&state) % 900);
+        for (uint32_t i = 0; i < 1000; i++) {
+            x[i] = gaussian(&state, 8);
+            if (next_random(&state) % 16 == 0)
+                x[i] = f32_from_bits((uint32_t)next_random(&state)); /* NaN, infinities, subnormals */
+            ids[i] = 3 * i;
+        }
+        for (uint32_t i = 0; i < 32; i++)
+            bits[i] = (uint32_t)next_random(&state);
+        struct extent e = fast->extent(x, n), f = slow->extent(x, n);
+        ck_assert(e.least == f.least && e.most == f.most);
+        memset(a, 0x5a, sizeof a);
+        memset(b, 0x5a, sizeof b);
+        fast->mask(a, x, bits, n);
+        slow->mask(b, x, bits, n);
+        ck_assert_mem_eq(a, b, sizeof a);
+        for (uint32_t i = 0; i < n; i++)
+            x[i] = round % 4 ? -fabsf(gaussian(&state, 30)) : i % 7 ? -INFINITY : x[i];
+        fast->weights(a, x, n, 0.25f, 0.6f);
+        slow->weights(b, x, n, 0.25f, 0.6f);
+        ck_assert_mem_eq(a, b, sizeof a);
+        double sum_a = fast->sum(a, n), sum_b = slow->sum(b, n);
+        ck_assert_mem_eq(&sum_a, &sum_b, sizeof sum_a);
+        float light = round % 3 ? a[n / 2] : 0, least = round % 5 ? 0 : 1e-3f;
+        uint32_t kept = fast->keep(a, id_a, round % 2 ? ids : NULL, n, light, least);
+        ck_assert_uint_eq(kept, slow->keep(b, id_b, round % 2 ? ids : NULL, n, light, least));
+        ck_assert_mem_eq(a, b, kept * sizeof *a);
+        ck_assert_mem_eq(id_a, id_b, kept * sizeof *id_a);
+    }
+}
+END_TEST
+
 START_TEST(no_memory)
 {
     for (uint64_t fail_at = 1;; fail_at++) {
@@ -391,6 +432,7 @@ int main(void)
     tcase_add_test(tc, greedy_ties);
     tcase_add_test(tc, refusals);
     tcase_add_test(tc, pinned);
+    tcase_add_test(tc, vectors_change_no_bit);
     tcase_add_test(tc, no_memory);
     SRunner *r = srunner_create(suite);
     srunner_run_all(r, CK_NORMAL);
