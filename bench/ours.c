@@ -1,6 +1,6 @@
 /* ours.c: libglm45's side of the comparison with other engines (cpu.py): one model held open, measured on commands from
- * standard input, so that engines can take turns. It drives forward passes of lib/model, as the engine does, because the
- * public API neither batches yet nor forbids instruction sets; the first token is timed through the public API.
+ * standard input, so that engines can take turns. Forward passes are driven directly (driver.h), because the public API
+ * forbids no instruction sets; the first token and constrained drawing are timed through it.
  *
  * Commands, one a line; each answers one line, its seconds or figure, or "error ...":
  *   prefill N SEED          N random tokens in an empty cache, logits of the last
@@ -12,7 +12,7 @@
  *   bytes                   bytes that a token reads: dense experts kv-elements-per-position, then the multiply-adds of a
  *                           prefilled row, attention's own and the head left out
  */
-#include "../lib/model/model.h"
+#include "driver.h"
 #include "../tools/bandwidth.h"
 #include "../tools/model_bytes.h"
 
@@ -22,84 +22,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK 512u /* rows of a prefill pass, as the engine's */
 #define READ_BYTES ((size_t)1 << 30)
 
 struct ours {
-    const char *path;
-    struct mem mem;
-    struct fs fs;
-    struct ckpt *ckpt;
-    struct net *net;
-    struct pass *pass;
+    struct driver d;
     struct bandwidth *memory;
-    uint32_t n_threads, kv_type, pass_ctx;
+    uint32_t n_threads;
     struct kv_seq kept; /* the context of decode */
     uint32_t n_kept;
 };
-
-static void fatal(const char *what, const glm_error *err)
-{
-    printf("error %s: %s\n", what, err ? err->message : "out of memory");
-    exit(1);
-}
-
-static double now(void) { return (double)os_now_ns() * 1e-9; }
-
-/* The same numbers as in rival.py: engines see the same tokens and route to the same experts. */
-static int32_t random_id(uint64_t *state, uint32_t n_vocab)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (int32_t)((z ^ z >> 31) % n_vocab);
-}
-
-static void seq_reserve(struct ours *o, struct kv_seq *s, uint32_t n_pos)
-{
-    struct kv_shape shape = net_kv_shape(o->net);
-    uint32_t n = (n_pos + KV_PAGE_ROWS - 1) / KV_PAGE_ROWS;
-    s->type = o->kv_type;
-    if (n <= s->n_page)
-        return;
-    s->page = realloc(s->page, n * sizeof *s->page);
-    for (; s->page && s->n_page < n; s->n_page++) {
-        size_t bytes = kv_page_bytes(&shape, o->kv_type);
-        s->page[s->n_page] = mem_alloc(&o->mem, bytes);
-        if (!s->page[s->n_page])
-            fatal("keys and values", NULL);
-        memset(s->page[s->n_page], 0, bytes); /* page faults are not what is measured */
-    }
-}
-
-static void seq_free(struct ours *o, struct kv_seq *s)
-{
-    for (uint32_t i = 0; i < s->n_page; i++)
-        mem_free(&o->mem, s->page[i]);
-    free(s->page);
-    *s = (struct kv_seq){ 0 };
-}
-
-static void reserve_pass(struct ours *o, uint32_t n_ctx)
-{
-    glm_error err = GLM_ERROR_INIT;
-    if (o->pass && n_ctx <= o->pass_ctx)
-        return;
-    pass_close(o->pass);
-    o->pass_ctx = n_ctx;
-    if (pass_open(o->net, CHUNK, 8, n_ctx, &o->pass, &err))
-        fatal("pass_open", &err);
-}
-
-static void run_pass(struct ours *o, const struct batch *b)
-{
-    glm_error err = GLM_ERROR_INIT;
-    if (pass_begin(o->pass, b, &err))
-        fatal("pass_begin", &err);
-    for (bool done = false; !done;)
-        if (pass_run(o->pass, 0, NULL, &done, &err))
-            fatal("pass_run", &err);
-}
 
 /* Seconds of n tokens from position pos on. Logits of the last, or of each where they come one by one. */
 static double rows(struct ours *o, struct kv_seq *s, uint32_t pos, uint32_t n, uint64_t seed, uint32_t chunk)
@@ -107,18 +38,18 @@ static double rows(struct ours *o, struct kv_seq *s, uint32_t pos, uint32_t n, u
     int32_t ids[CHUNK];
     double begin;
 
-    seq_reserve(o, s, pos + n);
-    reserve_pass(o, pos + n);
+    seq_reserve(&o->d, s, pos + n);
+    reserve_pass(&o->d, pos + n);
     begin = now();
     for (uint32_t done = 0, m; done < n; done += m) {
         m = n - done < chunk ? n - done : chunk;
         uint32_t last = m - 1;
         struct segment seg = { 0, 0, m, pos + done };
         for (uint32_t i = 0; i < m; i++)
-            ids[i] = random_id(&seed, o->net->hp.n_vocab);
+            ids[i] = random_id(&seed, o->d.net->hp.n_vocab);
         struct batch b = { .ids = ids, .segments = &seg, .n_row = m, .n_segment = 1, .seqs = &s, .logit_rows = &last,
             .n_logit = chunk == 1 || done + m == n };
-        run_pass(o, &b);
+        run_pass(&o->d, &b);
     }
     return now() - begin;
 }
@@ -132,25 +63,25 @@ static double batch(struct ours *o, uint32_t n_seq, uint32_t n_ctx, uint32_t n, 
     double begin;
 
     for (uint32_t i = 0; i < n_seq; i++) {
-        seq_reserve(o, &seq[i], n_ctx + n);
+        seq_reserve(&o->d, &seq[i], n_ctx + n);
         rows(o, &seq[i], 0, n_ctx, seed + 1000 + i, CHUNK);
         at[i] = &seq[i];
         logit_rows[i] = i;
     }
-    reserve_pass(o, n_ctx + n);
+    reserve_pass(&o->d, n_ctx + n);
     begin = now();
     for (uint32_t t = 0; t < n; t++) {
         for (uint32_t i = 0; i < n_seq; i++) {
-            ids[i] = random_id(&seed, o->net->hp.n_vocab);
+            ids[i] = random_id(&seed, o->d.net->hp.n_vocab);
             seg[i] = (struct segment){ i, i, 1, n_ctx + t };
         }
         struct batch b = { .ids = ids, .segments = seg, .n_row = n_seq, .n_segment = n_seq, .seqs = at,
             .logit_rows = logit_rows, .n_logit = n_seq };
-        run_pass(o, &b);
+        run_pass(&o->d, &b);
     }
     begin = now() - begin;
     for (uint32_t i = 0; i < n_seq; i++)
-        seq_free(o, &seq[i]);
+        seq_free(&o->d, &seq[i]);
     return begin;
 }
 
@@ -205,7 +136,7 @@ static void *dots_run(void *arg)
 
 static double dots_once(const struct ours *o)
 {
-    uint32_t cpu = backend_cpu(o->net->be);
+    uint32_t cpu = backend_cpu(o->d.net->be);
     struct dots d[64];
     double begin = now(), n = 0;
     for (uint32_t i = 0; i < o->n_threads; i++) {
@@ -241,7 +172,7 @@ static double command(struct ours *o, const char *line)
     if (strcmp(name, "prefill") == 0) {
         struct kv_seq s = { 0 };
         t = rows(o, &s, 0, a, b, CHUNK);
-        seq_free(o, &s);
+        seq_free(&o->d, &s);
         return t;
     }
     if (strcmp(name, "fill") == 0) {
@@ -273,11 +204,11 @@ static void answer(struct ours *o, const char *line)
     glm_error err = GLM_ERROR_INIT;
     if (strncmp(line, "bytes", 5) != 0)
         printf("%.9g\n", command(o, line));
-    else if (model_bytes_read(o->path, &n, &err))
+    else if (model_bytes_read(o->d.path, &n, &err))
         fatal("bytes", &err);
     else
         printf("%llu %llu %llu %.0f\n", (unsigned long long)n.dense, (unsigned long long)n.experts,
-            (unsigned long long)n.kv_position, macs(&o->net->hp));
+            (unsigned long long)n.kv_position, macs(&o->d.net->hp));
     fflush(stdout);
 }
 
@@ -389,16 +320,9 @@ static int constrained(const char *path, uint32_t n_threads, uint32_t n)
     return 0;
 }
 
-static void open_all(struct ours *o, uint32_t cpu_mask)
+static void open_all(struct ours *o, const char *path, uint32_t cpu_mask)
 {
-    glm_error err = GLM_ERROR_INIT;
-    struct ckpt_options co = { .weights = GLM_WEIGHTS_MAP, .fs = &o->fs };
-    struct backend_options bo = { .n_threads = o->n_threads, .cpu_mask = cpu_mask };
-    mem_init(&o->mem, NULL);
-    fs_init(&o->fs, NULL);
-    if (ckpt_open(&o->mem, o->path, &co, &o->ckpt, &err) || net_open(&o->mem, o->ckpt, &bo, &o->net, &err))
-        fatal("open", &err);
-    o->kv_type = GLM_KV_BF16;
+    driver_open(&o->d, path, o->n_threads, cpu_mask);
     o->memory = bandwidth_open(o->n_threads, READ_BYTES);
     if (!o->memory)
         fatal("bandwidth", NULL);
@@ -414,24 +338,21 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: ours MODEL THREADS avx512|avx2|none|first-token-after-N[-of-CONTEXT]|constrained-N\n");
         return 2;
     }
-    o.path = argv[1];
     o.n_threads = (uint32_t)atoi(argv[2]);
     if (o.n_threads < 1 || o.n_threads > 64)
         return 2;
     if (sscanf(argv[3], "first-token-after-%u-of-%u", &n, &n_ctx) >= 1)
-        return first_token(o.path, o.n_threads, n < 1 ? 1 : n > CHUNK ? CHUNK : n, n_ctx);
+        return first_token(argv[1], o.n_threads, n < 1 ? 1 : n > CHUNK ? CHUNK : n, n_ctx);
     if (sscanf(argv[3], "constrained-%u", &n) == 1)
-        return constrained(o.path, o.n_threads, n > CHUNK ? CHUNK : n);
+        return constrained(argv[1], o.n_threads, n > CHUNK ? CHUNK : n);
     double begin = now();
-    open_all(&o, strcmp(argv[3], "avx2") == 0 ? CPU_AVX2 : strcmp(argv[3], "none") == 0 ? 0 : UINT32_MAX);
+    open_all(&o, argv[1], strcmp(argv[3], "avx2") == 0 ? CPU_AVX2 : strcmp(argv[3], "none") == 0 ? 0 : UINT32_MAX);
     printf("ready %.6f\n", now() - begin);
     fflush(stdout);
     while (fgets(line, sizeof line, stdin))
         answer(&o, line);
-    seq_free(&o, &o.kept);
-    pass_close(o.pass);
-    net_close(o.net);
-    ckpt_close(o.ckpt);
+    seq_free(&o.d, &o.kept);
+    driver_close(&o.d);
     bandwidth_close(o.memory);
     return 0;
 }

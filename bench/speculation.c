@@ -6,7 +6,7 @@
  * The limit beside it puts bytes for times: those that each pass must touch, where n rows touch of E experts, k a row,
  * E (1 - (1 - k/E)^n). Passes take turns, so that each repeat sees the same machine; all is in medians.
  */
-#include "../lib/model/model.h"
+#include "driver.h"
 #include "../tools/model_bytes.h"
 
 #include <math.h>
@@ -25,11 +25,7 @@ static const struct kind kinds[N_KIND] = { { "T1: one row", 1, false }, { "T2: t
     { "T3: three rows", 3, false }, { "D1: draft, one row", 1, true }, { "D2: draft, two rows", 2, true } };
 
 struct run {
-    struct mem mem;
-    struct fs fs;
-    struct ckpt *ckpt;
-    struct net *net;
-    struct pass *pass;
+    struct driver d;
     struct kv_seq seq;
     float *hidden; /* [3, d_model] of the last trunk pass */
     uint32_t n_ctx;
@@ -38,76 +34,47 @@ struct run {
     double bytes[N_KIND];
 };
 
-static void fatal(const char *what, const glm_error *err)
-{
-    fprintf(stderr, "error: %s: %s\n", what, err ? err->message : "out of memory");
-    exit(1);
-}
-
-static int32_t random_id(struct run *r)
-{
-    uint64_t z = r->seed += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    return (int32_t)((z ^ z >> 31) % r->net->hp.n_vocab);
-}
-
 static double run_rows(struct run *r, uint32_t pos, uint32_t n, uint32_t n_logit, bool is_draft)
 {
-    glm_error err = GLM_ERROR_INIT;
-    int32_t ids[512];
+    const struct hparams *hp = &r->d.net->hp;
+    int32_t ids[CHUNK];
     uint32_t logit_rows[3] = { 0, 1, 2 };
     struct kv_seq *seq = &r->seq;
     struct segment seg = { 0, 0, n, pos };
     struct batch b = { .ids = ids, .segments = &seg, .n_row = n, .n_segment = 1, .seqs = &seq, .logit_rows = logit_rows,
         .n_logit = n_logit, .mtp_hidden = is_draft ? r->hidden : NULL };
     for (uint32_t i = 0; i < n; i++)
-        ids[i] = random_id(r);
+        ids[i] = random_id(&r->seed, hp->n_vocab);
     if (is_draft)
         logit_rows[0] = n - 1;
-    double begin = (double)os_now_ns();
-    if (pass_begin(r->pass, &b, &err))
-        fatal("pass", &err);
-    for (bool done = false; !done;)
-        if (pass_run(r->pass, 0, NULL, &done, &err))
-            fatal("pass", &err);
-    double end = (double)os_now_ns();
+    double begin = now();
+    run_pass(&r->d, &b);
+    double seconds = now() - begin;
     for (uint32_t i = 0; i < n && i < 3 && !is_draft; i++)
-        memcpy(r->hidden + i * r->net->hp.d_model, pass_hidden(r->pass, i), r->net->hp.d_model * sizeof(float));
-    return (end - begin) * 1e-9;
+        memcpy(r->hidden + i * hp->d_model, pass_hidden(r->d.pass, i), hp->d_model * sizeof(float));
+    return seconds;
 }
 
 static void open_all(struct run *r, const char *path, uint32_t n_threads, uint32_t n_repeat)
 {
-    glm_error err = GLM_ERROR_INIT;
-    struct ckpt_options co = { .weights = GLM_WEIGHTS_MAP, .fs = &r->fs };
-    struct backend_options bo = { .n_threads = n_threads, .cpu_mask = UINT32_MAX };
-    mem_init(&r->mem, NULL);
-    fs_init(&r->fs, NULL);
-    if (ckpt_open(&r->mem, path, &co, &r->ckpt, &err) || net_open(&r->mem, r->ckpt, &bo, &r->net, &err))
-        fatal(path, &err);
-    if (!r->net->hp.n_nextn) {
-        fprintf(stderr, "error: %s has no MTP layer\n", path);
+    driver_open(&r->d, path, n_threads, UINT32_MAX);
+    if (!r->d.net->hp.n_nextn) {
+        printf("error %s: it has no MTP layer\n", path);
         exit(1);
     }
-    struct kv_shape shape = net_kv_shape(r->net);
-    uint32_t n = (r->n_ctx + 3 + KV_PAGE_ROWS - 1) / KV_PAGE_ROWS;
-    r->seq = (struct kv_seq){ .type = GLM_KV_BF16, .n_page = n, .page = calloc(n, sizeof(void *)) };
-    r->hidden = calloc(3u * r->net->hp.d_model, sizeof(float));
+    seq_reserve(&r->d, &r->seq, r->n_ctx + 3);
+    reserve_pass(&r->d, r->n_ctx + 3);
+    r->hidden = calloc(3u * r->d.net->hp.d_model, sizeof(float));
     for (uint32_t k = 0; k < N_KIND; k++)
         r->seconds[k] = calloc(n_repeat, sizeof(double));
-    for (uint32_t i = 0; i < n && r->seq.page; i++) {
-        r->seq.page[i] = mem_zalloc(&r->mem, kv_page_bytes(&shape, r->seq.type));
-        if (!r->seq.page[i])
-            fatal("keys and values", NULL);
-    }
-    if (!r->seq.page || !r->hidden || pass_open(r->net, 512, 3, r->n_ctx + 3, &r->pass, &err))
-        fatal("work space", NULL);
+    if (!r->hidden || !r->seconds[N_KIND - 1])
+        fatal("results", NULL);
 }
 
 static void count_bytes(struct run *r, const char *path)
 {
     glm_error err = GLM_ERROR_INIT;
-    const struct hparams *hp = &r->net->hp;
+    const struct hparams *hp = &r->d.net->hp;
     struct model_bytes n;
     if (model_bytes_read(path, &n, &err))
         fatal(path, &err);
@@ -158,7 +125,7 @@ int main(int argc, char **argv)
     open_all(&r, argv[1], n_threads, n_repeat);
     count_bytes(&r, argv[1]);
     for (uint32_t pos = 0, n; pos < r.n_ctx; pos += n) {
-        n = r.n_ctx - pos < 512 ? r.n_ctx - pos : 512;
+        n = r.n_ctx - pos < CHUNK ? r.n_ctx - pos : CHUNK;
         run_rows(&r, pos, n, 0, false);
     }
     for (uint32_t i = 0; i < n_repeat + 1; i++) /* the first brings pages in */
@@ -166,14 +133,10 @@ int main(int argc, char **argv)
             r.seconds[k][i > 0 ? i - 1 : 0] = run_rows(&r, r.n_ctx, kinds[k].n_row,
                 kinds[k].is_draft ? 1 : kinds[k].n_row, kinds[k].is_draft);
     report(&r, n_repeat, a);
-    for (uint32_t i = 0; i < r.seq.n_page; i++)
-        mem_free(&r.mem, r.seq.page[i]);
-    free(r.seq.page);
+    seq_free(&r.d, &r.seq);
     free(r.hidden);
     for (uint32_t k = 0; k < N_KIND; k++)
         free(r.seconds[k]);
-    pass_close(r.pass);
-    net_close(r.net);
-    ckpt_close(r.ckpt);
+    driver_close(&r.d);
     return 0;
 }
