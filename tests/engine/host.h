@@ -12,16 +12,19 @@
 
 #define OK(call) ck_assert_msg((call) == GLM_OK, "%s: %s: %s", #call, err.where, err.message)
 
-static inline glm_model *host_model(void)
+static inline glm_model *host_model_threads(uint32_t n_threads)
 {
     glm_model_options o = GLM_MODEL_OPTIONS_INIT;
     glm_error err = GLM_ERROR_INIT;
     glm_model *m = NULL;
+    o.n_threads = n_threads;
     if (getenv("GLM_TEST_EXPERT_CACHE")) /* the same tests with as few experts in memory as can be */
         o.expert_cache_bytes = strtoull(getenv("GLM_TEST_EXPERT_CACHE"), NULL, 10);
     OK(glm_model_open(getenv("GLM_TEST_MODEL"), &o, &m, &err));
     return m;
 }
+
+static inline glm_model *host_model(void) { return host_model_threads(0); }
 
 static inline glm_session *host_session(glm_model *m, uint32_t n_ctx, uint32_t overflow)
 {

@@ -2,37 +2,15 @@
 #ifndef GLM_TESTS_NANO_H
 #define GLM_TESTS_NANO_H
 
-#include <glm45/glm45.h>
-
-#include <check.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "host.h"
 
 #define N_KIND 8u
-
-static inline glm_model *open_nano(uint32_t n_threads)
-{
-    glm_model_options o = GLM_MODEL_OPTIONS_INIT;
-    glm_error err = GLM_ERROR_INIT;
-    glm_model *m = NULL;
-    o.n_threads = n_threads;
-    if (getenv("GLM_TEST_EXPERT_CACHE")) /* the same tests with as few experts in memory as can be */
-        o.expert_cache_bytes = strtoull(getenv("GLM_TEST_EXPERT_CACHE"), NULL, 10);
-    ck_assert_msg(!glm_model_open(getenv("GLM_TEST_MODEL"), &o, &m, &err), "%s: %s", err.where, err.message);
-    return m;
-}
 
 /* A conversation of some kind: short and long prompts, greedy and sampled, one with a tool, one whose thought is cut. */
 static inline glm_session *open_kind(glm_model *m, uint32_t kind)
 {
     static const char *const questions[N_KIND] = { "What is 23 + 58?", "Hello!", "What is the weather in Oslo?",
         "Write a function that adds two numbers.", "Count from 1 to 9.", NULL, "What is 7 + 5?", NULL };
-    static const char tools[] =
-        "[{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"description\": \"weather of a city\", "
-        "\"parameters\": {\"type\": \"object\", \"properties\": {\"city\": {\"type\": \"string\"}}, \"required\": "
-        "[\"city\"]}}}]";
     glm_session_options so = GLM_SESSION_OPTIONS_INIT;
     glm_turn_options to = GLM_TURN_OPTIONS_INIT;
     glm_error err = GLM_ERROR_INIT;
@@ -54,7 +32,7 @@ static inline glm_session *open_kind(glm_model *m, uint32_t kind)
     ck_assert_msg(!glm_session_open(m, &so, &s, &err), "%s", err.message);
     ck_assert_msg(!glm_session_turn(s, &to, &err), "%s", err.message);
     if (kind == 2)
-        ck_assert_msg(!glm_session_tools(s, tools, GLM_NTS, &err), "%s", err.message);
+        ck_assert_msg(!glm_session_tools(s, host_weather_tools, GLM_NTS, &err), "%s", err.message);
     ck_assert_msg(!glm_session_say(s, GLM_ROLE_USER, questions[kind] ? questions[kind] : text, GLM_NTS, &err), "%s",
         err.message);
     return s;

@@ -10,12 +10,12 @@ static struct said alone[N_KIND];
 /* Once, before Check forks: tests open a model of their own. */
 static void listen_alone(void)
 {
-    model = open_nano(2);
+    model = host_model_threads(2);
     say_alone(model, alone);
     glm_model_close(model);
 }
 
-static void set_up(void) { model = open_nano(2); }
+static void set_up(void) { model = host_model_threads(2); }
 
 static void tear_down(void) { glm_model_close(model); }
 
@@ -401,7 +401,7 @@ START_TEST(arguments)
     glm_session *s[65];
     glm_step how = GLM_STEP_INIT;
     glm_model_info info = GLM_MODEL_INFO_INIT;
-    glm_model *other = open_nano(1);
+    glm_model *other = host_model_threads(1);
 
     for (uint32_t i = 0; i < 65; i++) {
         ev[i] = (glm_event)GLM_EVENT_INIT;

@@ -13,12 +13,12 @@ static struct said alone[N_KIND];
 
 static void listen_alone(void)
 {
-    model = open_nano(2);
+    model = host_model_threads(2);
     say_alone(model, alone);
     glm_model_close(model);
 }
 
-static void set_up(void) { model = open_nano(2); }
+static void set_up(void) { model = host_model_threads(2); }
 static void tear_down(void) { glm_model_close(model); }
 
 static void start(glm_session *s)
@@ -440,7 +440,7 @@ END_TEST
 
 START_TEST(the_model_goes_first)
 {
-    glm_model *m = open_nano(2);
+    glm_model *m = host_model_threads(2);
     glm_session *s = open_kind(m, 1);
     struct said a = { .ended = false };
     start(s);
