@@ -576,6 +576,51 @@ START_TEST(limits)
 }
 END_TEST
 
+static void walk_ids(struct con_run *run, const struct ids *ids)
+{
+    glm_error err = GLM_ERROR_INIT;
+    for (size_t i = 0; i < ids->n; i++) {
+        ck_assert_int_eq(con_mask(run, bits, &err), 0);
+        ck_assert_int_eq(con_accept(run, ids->id[i], &err), 0);
+    }
+}
+
+/* Once a grammar has seen its states and a run its lengths. */
+START_TEST(no_allocation_once_warm)
+{
+    static const char json[] = "{\"type\": \"object\", \"properties\": {\"a\": {\"type\": \"array\", \"items\": {\"type\": "
+                               "\"string\"}}, \"b\": {\"type\": \"integer\", \"minimum\": 3}}, \"required\": [\"a\"]}";
+    static const char text[] = "{\"a\": [\"one two\", \"\\u00e9\", \"\xe6\x97\xa5\"], \"b\": 1234, \"other\": {\"c\": [null]}}";
+    struct failing_alloc f;
+    struct mem m;
+    glm_error err = GLM_ERROR_INIT;
+    struct con_grammar *g = NULL;
+    struct con_run *run = NULL;
+    struct ids ids;
+    failing_init(&f, 0, FAIL_ONCE);
+    const glm_allocator hook = failing_hook(&f);
+    mem_init(&m, &hook);
+    ids_init(&ids, &mem);
+    struct json_doc doc = data_json(&mem, json, strlen(json));
+    struct con_spec spec = { .kind = CON_SCHEMA, .schema = doc.root };
+    ck_assert_int_eq(con_compile(&m, vocab, &spec, &g, &err), 0);
+    ck_assert_int_eq(con_open(&m, g, &run, &err), 0);
+    ck_assert_int_eq(tok_encode(tok, text, strlen(text), 0, &ids, &err), 0);
+    uint64_t before = f.n_alloc;
+    walk_ids(run, &ids);
+    ck_assert_uint_gt(f.n_alloc, before);
+    con_rewind(run, 0);
+    before = f.n_alloc;
+    walk_ids(run, &ids);
+    ck_assert_uint_eq(f.n_alloc, before);
+    con_close(run);
+    con_release(g);
+    ids_free(&ids);
+    json_free(&doc);
+    ck_assert_uint_eq(f.bytes, 0);
+}
+END_TEST
+
 static int32_t compile_and_walk(struct mem *m)
 {
     static const char json[] = "[{\"name\": \"f\", \"parameters\": {\"type\": \"object\", \"properties\": {\"a\": {\"anyOf\": [{\"type\": "
@@ -648,6 +693,7 @@ int main(void)
     tcase_add_test(c, forced_tokens);
     tcase_add_test(c, small_stack);
     tcase_add_test(c, limits);
+    tcase_add_test(c, no_allocation_once_warm);
     tcase_add_test(c, failing_allocations);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
