@@ -234,17 +234,36 @@ void constrain_forget(glm_session *s, size_t n_token)
         con_rewind(run, con_n_token(run) - n_token);
 }
 
-/* Where only one text can follow, its tokens are not sampled: they are computed together in the next pass. */
-int32_t constrain_forced(glm_session *s, glm_error *err)
+/* The only bit of a mask, or -1. */
+static int32_t only_one(const uint32_t *mask, size_t n_word)
 {
-    struct turn *t = &s->turn;
-    int32_t rc;
+    int32_t id = -1;
+    for (size_t i = 0; i < n_word; i++) {
+        if (mask[i] == 0)
+            continue;
+        if (id >= 0 || (mask[i] & (mask[i] - 1)) != 0)
+            return -1;
+        id = (int32_t)(i * 32) + __builtin_ctz(mask[i]);
+    }
+    return id;
+}
 
-    if (!t->run || con_is_free(t->run))
+/* A draw could give nothing else: the token needs no logits, and is computed with the next ones in one pass. Not so where one
+ * text must follow: it can be cut into tokens in many ways, and which one is the model's to say. */
+int32_t constrain_forced(glm_session *s, bool *took, glm_error *err)
+{
+    const uint32_t *mask;
+    int32_t id, rc;
+
+    *took = false;
+    if (!s->turn.run || con_is_free(s->turn.run))
         return GLM_OK;
-    t->forced.n = 0;
-    rc = con_forced(t->run, &t->forced, err);
-    return rc ? rc : turn_force(s, t->forced.id, t->forced.n, err);
+    rc = constrain_mask(s, &mask, err);
+    if (rc)
+        return rc;
+    id = only_one(mask, ((size_t)s->model->info.n_vocab + 31) / 32);
+    *took = id >= 0;
+    return *took ? turn_force(s, &id, 1, err) : GLM_OK;
 }
 
 /* ---- the token level ----------------------------------------------------------------------------------------------------- */
@@ -313,7 +332,6 @@ void constrain_close(glm_session *s)
     s->turn.run = s->token_run = NULL;
     mem_free(m, s->token_mask);
     mem_free(m, s->turn.base);
-    ids_free(&s->turn.forced);
     grammars_clear(&s->grammars, m);
 }
 

@@ -213,7 +213,6 @@ struct turn {
     struct con_run *run;         /* the grammar that the message keeps to; NULL: none */
     uint32_t *base, *mask;       /* ids that may be sampled at all; of those, where there is a run, the ones that fit now */
     bool has_mask;               /* mask is up to date */
-    struct ids forced;           /* scratch */
 };
 
 /* Where a session's rows stand in a forward pass. */
@@ -392,7 +391,7 @@ int32_t constrain_begin(glm_session *s, bool first, struct con_run **out, glm_er
 int32_t constrain_mask(glm_session *s, const uint32_t **mask, glm_error *err); /* for the message's next token */
 int32_t constrain_take(glm_session *s, int32_t id, glm_error *err);
 void constrain_forget(glm_session *s, size_t n_token);     /* the last ones were taken back */
-int32_t constrain_forced(glm_session *s, glm_error *err);  /* takes the tokens that must follow, if any */
+int32_t constrain_forced(glm_session *s, bool *took, glm_error *err); /* takes the next token if only one can come */
 int32_t constrain_tokens(glm_session *s, const uint32_t **mask, glm_error *err); /* the token level's; NULL: all ids */
 int32_t constrain_fed(glm_session *s, const int32_t *ids, size_t n, glm_error *err);
 void constrain_unfed(glm_session *s, size_t n); /* the last n were not computed after all */

@@ -102,7 +102,6 @@ static int32_t copy_turn(glm_session *to, const glm_session *from, glm_error *er
     t->stream = NULL;
     t->run = NULL;
     t->has_mask = false;
-    t->forced = fresh.forced;
     t->base = f->base ? mem_array(&to->model->mem, words, sizeof *t->base) : NULL;
     t->mask = f->mask ? mem_array(&to->model->mem, words, sizeof *t->mask) : NULL;
     if ((f->base && !t->base) || (f->mask && !t->mask))

@@ -39,7 +39,6 @@ int32_t session_open(glm_model *m, const glm_session_options *opt, glm_session *
     buf_init(&s->turn.calls, &m->mem);
     buf_init(&s->turn.ready, &m->mem);
     ids_init(&s->turn.close, &m->mem);
-    ids_init(&s->turn.forced, &m->mem);
     atomic_fetch_add(&m->refs, 1);
     *out = s;
     return GLM_OK;

@@ -339,13 +339,15 @@ int32_t turn_settle(glm_session *s, glm_error *err)
 {
     struct turn *t = &s->turn;
     int32_t rc = GLM_OK;
+    bool again = true;
 
-    if (t->stopped)
-        return end_message(s, GLM_END_STOP, err);
-    if (t->n_left && think_due(s))
-        rc = think_close(s, err);
-    if (!rc && t->n_left)
-        rc = constrain_forced(s, err);
+    while (!rc && again && !t->stopped && t->n_left) {
+        again = false;
+        if (think_due(s))
+            rc = think_close(s, err);
+        if (!rc && !t->stopped && t->n_left)
+            rc = constrain_forced(s, &again, err);
+    }
     if (!rc && t->stopped)
         return end_message(s, GLM_END_STOP, err);
     if (!rc && t->n_left == 0)

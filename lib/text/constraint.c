@@ -5,7 +5,6 @@
 #define DEFAULT_CACHE (24u << 20)
 #define DEFAULT_STATES 400000u
 #define DEFAULT_WORK 300000u
-#define FORCED_MAX 4096u /* bytes that are looked ahead */
 
 /* ---- vocabularies --------------------------------------------------------------------------------------------------------- */
 
@@ -411,58 +410,4 @@ void con_rewind(struct con_run *r, size_t n_token)
         return;
     r->n_moment = (uint32_t)n_token + 1;
     back_to(r, &r->moment[n_token]);
-}
-
-/* ---- what must come ----------------------------------------------------------------------------------------------------------- */
-
-/* The only byte that can come next; -1: several can, or none, or something else than a byte. */
-static int only_byte(struct con_run *r, uint32_t from, uint32_t n)
-{
-    int only = -1;
-    for (uint32_t i = from; i < from + n; i++) {
-        const struct config c = r->config[i];
-        if (c.kind == C_FREE || c.state == 0)
-            return -1;
-        for (uint32_t b = 0; b < 256; b++) {
-            uint32_t to = rx_step(&r->g->rx, c.state, (uint8_t)b);
-            if (to == 0 || (int)b == only || ((c.kind == C_KEY || c.kind == C_RAW_KEY) && !run_key_live(r, &c, to)))
-                continue;
-            if (only >= 0)
-                return -1;
-            only = (int)b;
-        }
-    }
-    return only;
-}
-
-int32_t con_forced(struct con_run *r, struct ids *out, glm_error *err)
-{
-    const struct moment now = r->moment[r->n_moment - 1];
-    uint32_t from = now.first, n = now.n, start = now.first + now.n;
-    struct buf text;
-    size_t before = out->n;
-    buf_init(&text, r->mem);
-    pthread_mutex_lock(&r->g->lock);
-    r->g->rx.work = 0;
-    for (int byte; n > 0 && text.size < FORCED_MAX && !r->failed && (byte = only_byte(r, from, n)) >= 0;) {
-        uint32_t at = r->n_config;
-        run_step(r, from, n, (uint8_t)byte);
-        n = r->n_config - at;
-        memmove(r->config + start, r->config + at, n * sizeof *r->config);
-        r->n_config = start + n;
-        from = start;
-        buf_char(&text, (char)byte);
-    }
-    int32_t rc = failure(r, err);
-    pthread_mutex_unlock(&r->g->lock);
-    back_to(r, &now);
-    if (!rc && text.failed)
-        rc = err_nomem(err, "forced tokens");
-    size_t whole = rc || text.size == 0 ? 0 : utf8_valid_prefix(text.data, text.size);
-    if (whole > 0)
-        rc = tok_encode(r->g->vocab->tok, text.data, whole, 0, out, err);
-    if (!rc && out->n > before) /* what follows may belong to the last token */
-        out->n--;
-    buf_free(&text);
-    return rc;
 }

@@ -71,8 +71,5 @@ bool con_can_end(const struct con_run *r);
 bool con_is_free(const struct con_run *r); /* every text is allowed here: the mask takes only markup away */
 size_t con_n_token(const struct con_run *r);
 void con_rewind(struct con_run *r, size_t n_token); /* back to where so many tokens had been taken */
-/* Appends the tokens that must come next whatever the model says, none where there is a choice. They are the canonical
- * tokens of the text that must come, less the last one, which might join what follows. The run does not move. */
-int32_t con_forced(struct con_run *r, struct ids *out, glm_error *err);
 
 #endif

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random walks through the masks of random schemas, and of tools in both dialects: every text that ends is valid by the
 package jsonschema, and no walk meets a dead end. The walker (walk.c) also checks the masks against what is accepted,
-going back, and forced tokens. Exit 77: the package jsonschema is missing.
+going back, and canonical tokens. Exit 77: the package jsonschema is missing.
 """
 import argparse
 import collections

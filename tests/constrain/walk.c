@@ -2,7 +2,7 @@
  * "walks", "seed"}, and takes, token by token, what the masks allow, until the text may end and a coin says so.
  * Writes {"error": null or {"pointer", "message"}, "walks": [{"end", "why", "text", "calls"}]}: end is "end"; "long",
  * where the walk was given up; or what is wrong with the engine: a dead end, a mask that does not agree with what is
- * accepted, that is another one after going back, a forced token that is not what comes. Whether a text is valid, the
+ * accepted, that is another one after going back, canonical tokens that are refused. Whether a text is valid, the
  * reader of this judges.
  */
 #include "../../lib/text/constraint.h"
@@ -26,10 +26,8 @@ struct walker {
     uint32_t *mask, *other;
     uint64_t random;
     struct buf text;
-    struct ids ids, forced;
+    struct ids ids, again;
     uint64_t *mask_hash; /* [STEPS_MAX] of the mask before each token */
-    struct buf expected; /* what forced tokens said must come, from expected_at of the text on */
-    size_t expected_at;
     const char *wrong;
     glm_error why; /* the library's own words about it, if it has any */
 };
@@ -139,38 +137,6 @@ static void probe(struct walker *w, struct con_run *run)
     }
 }
 
-/* Notes what must come next, and that it is taken. */
-static void look_ahead(struct walker *w, struct con_run *run)
-{
-    glm_error err = GLM_ERROR_INIT;
-    struct con_run *fork = NULL;
-
-    w->forced.n = 0;
-    if (con_forced(run, &w->forced, &err) || con_fork(run, &fork, &err)) {
-        w->wrong = "looking ahead failed";
-        return;
-    }
-    buf_clear(&w->expected);
-    w->expected_at = w->text.size;
-    for (size_t i = 0; i < w->forced.n && !w->wrong; i++) {
-        size_t size;
-        const char *bytes = tok_bytes(w->tok, w->forced.id[i], &size);
-        buf_put(&w->expected, bytes, size);
-        if (con_accept(fork, w->forced.id[i], &err))
-            w->wrong = "a forced token is refused";
-    }
-    con_close(fork);
-}
-
-static void compare_expected(struct walker *w)
-{
-    size_t n = w->text.size - w->expected_at;
-    if (n > w->expected.size)
-        n = w->expected.size;
-    if (n && memcmp(w->expected.data, w->text.data + w->expected_at, n) != 0)
-        w->wrong = "other text came than was forced";
-}
-
 static bool take(struct walker *w, struct con_run *run, int32_t id)
 {
     size_t size;
@@ -182,8 +148,7 @@ static bool take(struct walker *w, struct con_run *run, int32_t id)
     }
     ids_put(&w->ids, id);
     buf_put(&w->text, bytes, size);
-    compare_expected(w);
-    return !w->wrong;
+    return true;
 }
 
 /* After going back anywhere, the mask is what it was. */
@@ -203,12 +168,12 @@ static void retrace(struct walker *w, struct con_run *run)
 {
     glm_error err = GLM_ERROR_INIT;
     con_rewind(run, 0);
-    w->forced.n = 0;
-    if (tok_encode(w->tok, w->text.data ? w->text.data : "", w->text.size, 0, &w->forced, &err))
+    w->again.n = 0;
+    if (tok_encode(w->tok, w->text.data ? w->text.data : "", w->text.size, 0, &w->again, &err))
         w->wrong = "accepted text that is not UTF-8";
-    for (size_t i = 0; i < w->forced.n && !w->wrong; i++)
-        if (con_mask(run, w->other, &err) || !allowed(w->other, w->forced.id[i]) ||
-            con_accept(run, w->forced.id[i], &err))
+    for (size_t i = 0; i < w->again.n && !w->wrong; i++)
+        if (con_mask(run, w->other, &err) || !allowed(w->other, w->again.id[i]) ||
+            con_accept(run, w->again.id[i], &err))
             w->wrong = "refuses the canonical tokens of a text that it accepted";
     if (!w->wrong && !con_can_end(run))
         w->wrong = "does not end behind the canonical tokens of a text that ended";
@@ -225,8 +190,6 @@ static const char *walk(struct walker *w, struct con_run *run, bool is_text)
     w->wrong = NULL;
     w->why = (glm_error)GLM_ERROR_INIT;
     buf_clear(&w->text);
-    buf_clear(&w->expected);
-    w->expected_at = 0;
     for (; n < STEPS_MAX && !w->wrong; n++) {
         if (con_mask(run, w->mask, &w->why)) {
             w->wrong = "no mask";
@@ -249,8 +212,6 @@ static const char *walk(struct walker *w, struct con_run *run, bool is_text)
         }
         if (chance(w, 10))
             probe(w, run);
-        if (!w->wrong && chance(w, 20))
-            look_ahead(w, run);
         if (!w->wrong && !take(w, run, id))
             break;
     }
@@ -405,15 +366,13 @@ int main(int argc, char **argv)
     w.other = mem_alloc(&m, w.n_word * sizeof *w.other);
     w.mask_hash = mem_alloc(&m, STEPS_MAX * sizeof *w.mask_hash);
     buf_init(&w.text, &m);
-    buf_init(&w.expected, &m);
     ids_init(&w.ids, &m);
-    ids_init(&w.forced, &m);
+    ids_init(&w.again, &m);
     if (!w.mask || !w.other || !w.mask_hash)
         return report_failed("walk", "out of memory");
     status = answer_all(&w);
-    ids_free(&w.forced);
+    ids_free(&w.again);
     ids_free(&w.ids);
-    buf_free(&w.expected);
     buf_free(&w.text);
     mem_free(&m, w.mask_hash);
     mem_free(&m, w.other);

@@ -483,34 +483,6 @@ START_TEST(forks_and_rewinds)
 }
 END_TEST
 
-START_TEST(forced_tokens)
-{
-    glm_error err = GLM_ERROR_INIT;
-    struct con_grammar *g = schema("{\"type\": \"object\", \"properties\": {\"description\": {\"const\": \"forty-two\"}}, \"required\": "
-                                   "[\"description\"], \"additionalProperties\": false}");
-    struct con_run *run;
-    struct ids ids;
-    ids_init(&ids, &mem);
-    ck_assert_int_eq(con_open(&mem, g, &run, &err), 0);
-    ck_assert_int_eq(con_forced(run, &ids, &err), 0);
-    ck_assert_uint_eq(ids.n, 0); /* a space may come behind the brace, and its token may hold more */
-    ck_assert_int_eq(tok_encode(tok, "{\"", 2, 0, &ids, &err), 0);
-    for (size_t i = 0; i < ids.n; i++)
-        ck_assert_int_eq(con_accept(run, ids.id[i], &err), 0);
-    ids.n = 0;
-    ck_assert_int_eq(con_forced(run, &ids, &err), 0);
-    ck_assert_uint_gt(ids.n, 0);
-    for (size_t i = 0; i < ids.n; i++) {
-        ck_assert_int_eq(con_mask(run, bits, &err), 0);
-        ck_assert(in_mask(bits, ids.id[i]));
-        ck_assert_int_eq(con_accept(run, ids.id[i], &err), 0);
-    }
-    con_close(run);
-    con_release(g);
-    ids_free(&ids);
-}
-END_TEST
-
 /* ---- what must not hurt --------------------------------------------------------------------------------------------------------- */
 
 static void *on_small_stack(void *arg)
@@ -690,7 +662,6 @@ int main(void)
     tcase_add_test(c, masks_say_what_is_accepted);
     tcase_add_test(c, random_turns);
     tcase_add_test(c, forks_and_rewinds);
-    tcase_add_test(c, forced_tokens);
     tcase_add_test(c, small_stack);
     tcase_add_test(c, limits);
     tcase_add_test(c, no_allocation_once_warm);
